@@ -1,0 +1,1 @@
+"""jobworker: batches of Linux commands over gRPC, followed live by CorrelationID."""
