@@ -1,0 +1,155 @@
+"""A bundle: a folder with `ca.crt`, `tls.crt` and `tls.key`, the names of a Kubernetes TLS secret.
+
+Reads and checks one from those three files alone: whoever uses a bundle does not hold the authority's folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from jobpki import keys
+from jobpki.errors import PkiError
+from jobpki.layout import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class ServerBundle:
+    """A server bundle that was found good: the bytes of its files, and whose trust domain it is."""
+
+    key_pem: bytes
+    chain_pem: bytes
+    ca_pem: bytes
+    trust_domain: str
+    not_after: datetime
+
+
+def check_server_bundle(pki: Path, *, now: datetime) -> ServerBundle:
+    """Reads `<pki>/server` and makes sure that a server can work with it.
+
+    Raises:
+        PkiError: names the file, and why: missing, unreadable, not PEM, a key of another certificate, expired, not yet
+            valid, of another authority, not for servers.
+    """
+    folder = Layout(pki).server
+    ca_path, certificate_path, key_path = folder / CA_FILE, folder / CERTIFICATE_FILE, folder / KEY_FILE
+    ca_pem, chain_pem, key_pem = read_file(ca_path), read_file(certificate_path), read_file(key_path)
+    roots = load_certificates(ca_pem, ca_path)
+    leaf, *intermediates = load_certificates(chain_pem, certificate_path)
+    if not keys.same_public_key(keys.from_pem(key_pem, key_path).public_key(), leaf.public_key()):
+        raise PkiError(f"is not the key of {certificate_path}", path=key_path)
+    _check_period(leaf, certificate_path, now)
+    issuer = _issuer(leaf, intermediates, roots)
+    if issuer is None:
+        raise PkiError(f"was not issued by the authority in {ca_path}", path=certificate_path)
+    _check_period(issuer, ca_path, now)
+    _check_server_usage(leaf, certificate_path)
+    trust_domain = spiffe_trust_domain(leaf) or spiffe_trust_domain(issuer)
+    if trust_domain is None:
+        raise PkiError("has no URI SAN spiffe://<trust domain>/server", path=certificate_path)
+    return ServerBundle(
+        key_pem=key_pem,
+        chain_pem=chain_pem,
+        ca_pem=ca_pem,
+        trust_domain=trust_domain,
+        not_after=leaf.not_valid_after_utc,
+    )
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        PkiError: it is missing or may not be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise PkiError("is missing", path=path) from error
+    except OSError as error:
+        raise PkiError(f"cannot be read ({error.strerror})", path=path) from error
+
+
+def load_certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
+    """The certificates of a PEM file, at least one.
+
+    Raises:
+        PkiError: there is none, or one is broken.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise PkiError("is not a certificate in PEM", path=path) from error
+    if not certificates:
+        raise PkiError("holds no certificate", path=path)
+    return certificates
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """The first certificate of a file: the leaf of a chain.
+
+    Raises:
+        PkiError: it is missing, unreadable or no certificate.
+    """
+    return load_certificates(read_file(path), path)[0]
+
+
+def spiffe_trust_domain(certificate: x509.Certificate) -> str | None:
+    """The trust domain of its SPIFFE ID; None when it has none."""
+    uri = spiffe_id(certificate)
+    return None if uri is None else uri.removeprefix("spiffe://").partition("/")[0]
+
+
+def spiffe_id(certificate: x509.Certificate) -> str | None:
+    """Its SPIFFE ID: the one URI SAN of an X.509-SVID (section 2: exactly one); None when it is not an SVID."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else None
+
+
+def _check_period(certificate: x509.Certificate, path: Path, now: datetime) -> None:
+    if now > certificate.not_valid_after_utc:
+        raise PkiError(f"has expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC", path=path)
+    if now < certificate.not_valid_before_utc:
+        raise PkiError(f"is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC", path=path)
+
+
+def _issuer(
+    leaf: x509.Certificate, intermediates: list[x509.Certificate], roots: list[x509.Certificate]
+) -> x509.Certificate | None:
+    """The root that the leaf leads to, through intermediates that follow it in its file (RFC 8446 section 4.4.2)."""
+    current = leaf
+    for _ in range(len(intermediates) + 1):
+        for root in roots:
+            if _issued(current, by=root):
+                return root
+        following = next((c for c in intermediates if c != current and _issued(current, by=c)), None)
+        if following is None:
+            return None
+        current = following
+    return None
+
+
+def _issued(certificate: x509.Certificate, *, by: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(by)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _check_server_usage(leaf: x509.Certificate, path: Path) -> None:
+    try:
+        usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound as error:
+        raise PkiError("has no extended key usage serverAuth", path=path) from error
+    if ExtendedKeyUsageOID.SERVER_AUTH not in usages:
+        raise PkiError("is not for servers: its extended key usage lacks serverAuth", path=path)

@@ -1,0 +1,149 @@
+"""Makes a PKI folder complete: the authority, the server's bundle, the token key, users with their bundles.
+
+What is there is never replaced, each folder and file appears whole or not at all, and one run at a time holds the lock:
+a run that was cut off is finished by the next, and a run on a complete folder writes nothing. A damaged file is an
+error, not a gap to fill.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from jobpki import publish
+from jobpki.completion import Completion, InitResult
+from jobpki.errors import PkiError
+from jobpki.layout import Layout
+from jobpki.profiles import (
+    ADMIN,
+    Lifetimes,
+    PasswordCost,
+    check_trust_domain,
+    check_user_name,
+    subject_name,
+)
+from jobpki.users import Role, check_password
+
+__all__ = ["InitResult", "exists", "initialise", "issue", "usual_names"]
+
+
+def exists(root: Path) -> bool:
+    """Whether there is a PKI in a folder, complete or not."""
+    layout = Layout(root)
+    return layout.ca.exists() or layout.server.exists() or layout.auth.exists()
+
+
+def initialise(
+    root: Path,
+    *,
+    now: datetime,
+    sans: Iterable[str] | None = None,
+    users: Mapping[str, Role] | None = None,
+    trust_domain: str | None = None,
+    lifetimes: Lifetimes | None = None,
+    cost: PasswordCost | None = None,
+    certificates: bool = True,
+) -> InitResult:
+    """Makes a PKI, or what is missing of one; on a complete one it writes nothing.
+
+    Args:
+        root: the folder, made with its parents if need be.
+        now: an aware time; certificates are valid from shortly before it.
+        sans: names and addresses of the server; None: localhost, the host's name and the loopback addresses.
+        users: to be there with a bundle and an entry; `admin` always is. The role of one that is there stays.
+        trust_domain: None: that of the authority that is there, or "jobworker".
+        certificates: False: another authority issues them; only the token key and users with passwords are made.
+
+    Raises:
+        PkiError: a file is damaged, an option contradicts what is there, or something cannot be written.
+    """
+    wanted = _wanted_users(users or {})
+    names = [subject_name(text) for text in (usual_names() if sans is None else sans)]
+    if trust_domain is not None:
+        check_trust_domain(trust_domain)
+    with _opened(root) as layout:
+        completion = _completion(layout, now, lifetimes, cost, certificates=certificates)
+        if certificates:
+            completion.authority(trust_domain)
+            completion.server(names)
+            completion.health()
+        completion.token_key()
+        completion.users(wanted)
+        return completion.result
+
+
+def issue(
+    root: Path,
+    name: str,
+    *,
+    role: Role,
+    now: datetime,
+    password: str | None = None,
+    lifetimes: Lifetimes | None = None,
+    cost: PasswordCost | None = None,
+    certificates: bool = True,
+) -> InitResult:
+    """Makes sure that a user is there with this role and a bundle, and with this password if one is given.
+
+    A new user without one gets a generated password, left in the bundle. A certificate that is there stays; without
+    `certificates` none is made.
+
+    Raises:
+        PkiError: no PKI, a bad name or password, or no administrator would be left.
+    """
+    check_user_name(name)
+    if password is not None:
+        check_password(password)
+    if not exists(root):
+        raise PkiError("holds no PKI yet: `jobpki init` makes one", path=root)
+    with _opened(root) as layout:
+        completion = _completion(layout, now, lifetimes, cost, certificates=certificates)
+        if certificates:
+            completion.authority(None)
+        completion.user(name, role, password)
+        return completion.result
+
+
+def _completion(
+    layout: Layout, now: datetime, lifetimes: Lifetimes | None, cost: PasswordCost | None, *, certificates: bool
+) -> Completion:
+    return Completion(
+        layout, now=now, lifetimes=lifetimes or Lifetimes(), cost=cost or PasswordCost(), certificates=certificates
+    )
+
+
+def usual_names() -> list[str]:
+    """What a server is called on its own machine: localhost, the host's name if it can be one, loopback addresses."""
+    names = ["localhost", "127.0.0.1", "::1"]
+    host = socket.gethostname()
+    try:
+        subject_name(host)
+    except PkiError:  # a host's name may have underscores, a DNS name may not
+        return names
+    return names if host.lower() == "localhost" else [names[0], host, *names[1:]]
+
+
+def _wanted_users(users: Mapping[str, Role]) -> dict[str, Role]:
+    for name in users:
+        check_user_name(name)
+    if users.get(ADMIN, Role.ADMIN) is not Role.ADMIN:
+        raise PkiError(f"the user {ADMIN!r} is the first administrator and cannot be {users[ADMIN]}")
+    return {ADMIN: Role.ADMIN, **users}
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[Layout]:
+    """The folder under its lock, without what a crash left half made."""
+    layout = Layout(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with publish.locked(layout.lock):
+            for folder in (layout.root, layout.clients, layout.auth):
+                publish.clear_leftovers(folder)
+            yield layout
+    except OSError as error:
+        path = Path(error.filename) if isinstance(error.filename, str) else root
+        raise PkiError(f"cannot be written ({error.strerror or error})", path=path) from error

@@ -1,0 +1,89 @@
+"""Every path of a PKI folder and its modes; nowhere else.
+
+ca/       0700  ca.key 0600, ca.crt                    only jobpki reads it
+server/   0700  ca.crt, tls.crt, tls.key 0600          the server's bundle
+health/   0700  ca.crt, tls.crt, tls.key 0600          of `jobworker healthcheck`; opens nothing else
+clients/  0711  <name>/ 0700: ca.crt, tls.crt, tls.key 0600, password 0600 (a generated one)
+auth/     0700  token.key 0600, users.json 0600        only the server reads it
+.lock     0600  flock(2): one writer at a time
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# A bundle's files have the names of a Kubernetes TLS secret.
+CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"
+PASSWORD_FILE = "password"  # noqa: S105 - a file's name
+
+SECRET_MODE = 0o600
+PUBLIC_MODE = 0o644
+CLOSED_MODE = 0o700
+# Other users of the machine may pass through to a bundle that was given to them, and list none.
+CLIENTS_MODE = 0o711
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths under one root."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever writes."""
+        return self.root / ".lock"
+
+    @property
+    def ca(self) -> Path:
+        """The authority's folder."""
+        return self.root / "ca"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The authority's certificate, public."""
+        return self.ca / "ca.crt"
+
+    @property
+    def ca_key(self) -> Path:
+        """The authority's key: may be taken away while nothing is to be issued."""
+        return self.ca / "ca.key"
+
+    @property
+    def server(self) -> Path:
+        """The server's bundle."""
+        return self.root / "server"
+
+    @property
+    def health(self) -> Path:
+        """The bundle of whoever asks the server for its health, and may do nothing else."""
+        return self.root / "health"
+
+    @property
+    def clients(self) -> Path:
+        """The folder of client bundles."""
+        return self.root / "clients"
+
+    @property
+    def auth(self) -> Path:
+        """What the server checks logins and tokens with."""
+        return self.root / "auth"
+
+    @property
+    def token_key(self) -> Path:
+        """The key that tokens are signed with (ES256)."""
+        return self.auth / "token.key"
+
+    @property
+    def users(self) -> Path:
+        """The users file."""
+        return self.auth / "users.json"
+
+    def client(self, user: str) -> Path:
+        """A user's bundle."""
+        return self.clients / user
+
+    def password(self, user: str) -> Path:
+        """The password that was generated for a user, beside the bundle."""
+        return self.client(user) / PASSWORD_FILE

@@ -1,0 +1,157 @@
+"""The users file: who may log in, with which role and which password hash. Knows no certificates.
+
+    {"version": 1, "users": {
+        "admin": {"role": "admin", "password": "$argon2id$...", "created_at": "2026-01-01T00:00:00Z"}}}
+
+The service reads it at each call (through a cache), so it is replaced whole and never changed in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from jobpki.errors import PkiError
+from jobpki.profiles import PasswordCost, is_user_name
+from jobpki.publish import publish_file
+
+_VERSION = 1
+_SALT_BYTES = 16  # RFC 9106 section 3.1
+_HASH_BYTES = 32
+PASSWORD_BYTES_MAX = 1024
+
+
+class Role(IntEnum):
+    """What a user may do; each includes those below it."""
+
+    VIEWER = 1  # reads its own
+    OPERATOR = 2  # also submits and cancels its own
+    ADMIN = 3  # everything, and everyone's
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, text: str) -> Role:
+        """The role of this name.
+
+        Raises:
+            PkiError: there is none.
+        """
+        for role in cls:
+            if text == str(role):
+                return role
+        raise PkiError(f"{text!r} is no role: viewer, operator or admin")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One entry: the hash is in PHC form (`$argon2id$v=19$m=...`)."""
+
+    role: Role
+    password_hash: str
+    created_at: datetime
+
+
+def hash_password(password: str, cost: PasswordCost) -> str:
+    """Argon2id (RFC 9106) in PHC form, with a salt of its own."""
+    kdf = Argon2id(
+        salt=os.urandom(_SALT_BYTES),
+        length=_HASH_BYTES,
+        iterations=cost.iterations,
+        lanes=cost.lanes,
+        memory_cost=cost.memory_kib,
+    )
+    return kdf.derive_phc_encoded(password.encode())
+
+
+def password_matches(password: str, password_hash: str) -> bool:
+    """Whether this is the password; takes as long as hashing it, and lets other threads run."""
+    try:
+        Argon2id.verify_phc_encoded(password.encode(), password_hash)
+    except (InvalidKey, ValueError):  # ValueError: a hash whose parameters Argon2 does not allow
+        return False
+    return True
+
+
+def check_password(password: str) -> str:
+    """The password itself.
+
+    Raises:
+        PkiError: it is empty or longer than PASSWORD_BYTES_MAX.
+    """
+    if not password:
+        raise PkiError("the password is empty")
+    if len(password.encode()) > PASSWORD_BYTES_MAX:
+        raise PkiError(f"the password is longer than {PASSWORD_BYTES_MAX} bytes")
+    return password
+
+
+def read_users(path: Path) -> dict[str, User]:
+    """Every user by name.
+
+    Raises:
+        PkiError: the file is missing, unreadable or not a users file; says where it is wrong.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PkiError(f"cannot be read ({error.strerror})", path=path) from error
+    return parse_users(content, path)
+
+
+def parse_users(content: bytes, path: Path) -> dict[str, User]:
+    """As read_users, of bytes that were read from `path`."""
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise PkiError(f"is not JSON ({error})", path=path) from error
+    if not isinstance(document, dict) or document.get("version") != _VERSION:
+        raise PkiError(f"is not a users file of version {_VERSION}", path=path)
+    entries = document.get("users")
+    if not isinstance(entries, dict):
+        raise PkiError("has no object `users`", path=path)
+    return {name: _user(name, entry, path) for name, entry in entries.items()}
+
+
+def write_users(path: Path, users: Mapping[str, User]) -> None:
+    """Replaces the file in one step, mode 0600."""
+    entries = {
+        name: {
+            "role": str(user.role),
+            "password": user.password_hash,
+            "created_at": user.created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        for name, user in sorted(users.items())
+    }
+    document = {"version": _VERSION, "users": entries}
+    publish_file(path, (json.dumps(document, indent=2) + "\n").encode(), mode=0o600)
+
+
+def _user(name: str, entry: object, path: Path) -> User:
+    if not is_user_name(name):
+        raise PkiError(f"{name!r} is no user name", path=path)
+    if not isinstance(entry, dict):
+        raise PkiError(f"users.{name} is not an object", path=path)
+    password_hash, created_at = entry.get("password"), entry.get("created_at")
+    if not isinstance(password_hash, str) or not password_hash.startswith("$argon2id$"):
+        raise PkiError(f"users.{name}.password is not an Argon2id hash in PHC form", path=path)
+    try:
+        created = datetime.fromisoformat(str(created_at))
+    except ValueError as error:
+        raise PkiError(f"users.{name}.created_at is not an RFC 3339 time", path=path) from error
+    if created.tzinfo is None:
+        raise PkiError(f"users.{name}.created_at has no time zone", path=path)
+    try:
+        role = Role.parse(str(entry.get("role")))
+    except PkiError as error:
+        raise PkiError(f"users.{name}.role: {error}", path=path) from error
+    return User(role=role, password_hash=password_hash, created_at=created)
