@@ -1,0 +1,168 @@
+"""The few calls of the C library that Python 3.9 lacks, by ctypes. It knows no policy: who calls decides what for."""
+
+import ctypes
+import errno
+import os
+import resource
+import signal
+from typing import Iterable, List, Optional, Sequence, Tuple
+
+CLONE_NEWNS = 0x00020000  # linux/sched.h
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+
+MS_RDONLY = 1  # sys/mount.h
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_SLAVE = 1 << 19
+
+PR_SET_PDEATHSIG = 1  # sys/prctl.h
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
+_POSIX_SPAWN_SETSIGDEF = 0x04  # spawn.h, the same in glibc and musl
+_POSIX_SPAWN_SETSIGMASK = 0x08
+_POSIX_SPAWN_SETSID = 0x80
+
+# CDLL lets go of the interpreter's lock during a call, PyDLL keeps it: posix_spawn waits for the child's exec and must
+# not hold up the pump; its preparations are shorter than a change of hands.
+_libc = ctypes.CDLL(None, use_errno=True)
+_brief = ctypes.PyDLL(None)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check("unshare", _libc.unshare(ctypes.c_int(flags)))
+
+
+def mount(source: Optional[str], target: str, kind: Optional[str], flags: int, data: Optional[str] = None) -> None:
+    """mount(2)."""
+    arguments = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
+    result = _libc.mount(*arguments[:3], ctypes.c_ulong(flags), arguments[3])
+    _check(f"mount {target}", result)
+
+
+def prctl(option: int, value: int, second: int = 0) -> int:
+    """prctl(2); the result is never negative."""
+    words = [ctypes.c_ulong(word) for word in (value, second, 0, 0)]
+    result: int = _libc.prctl(ctypes.c_int(option), *words)
+    _check(f"prctl {option}", result)
+    return result
+
+
+def drop_capabilities() -> None:
+    """Empties all five sets: bounding, ambient, permitted, effective, inheritable. capabilities(7)."""
+    capability = 0
+    while True:
+        try:
+            if prctl(PR_CAPBSET_READ, capability):
+                prctl(PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if capability > 0 and error.errno == errno.EINVAL:
+                break  # past the kernel's last one
+            if error.errno == errno.EPERM:
+                break  # no CAP_SETPCAP, so there is nothing an exec could regain but by a set-uid file
+            raise
+        capability += 1
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _check("capset", _libc.capset(header, (ctypes.c_uint32 * 6)()))
+
+
+def signal_descriptor(signals: Iterable[int]) -> int:
+    """signalfd(2), non-blocking, of signals that every thread has blocked. It reads structs of 128 bytes that begin
+    with the signal's number (32 bits)."""
+    word_bits = 8 * ctypes.sizeof(ctypes.c_ulong)
+    mask = (ctypes.c_ulong * (1024 // word_bits))()  # sigset_t holds 1024 bits
+    for number in signals:
+        mask[(number - 1) // word_bits] |= 1 << (number - 1) % word_bits
+    fd: int = _libc.signalfd(ctypes.c_int(-1), mask, ctypes.c_int(os.O_NONBLOCK | os.O_CLOEXEC))
+    _check("signalfd", fd)
+    return fd
+
+
+class PosixSpawn:
+    """posix_spawn(3) into a new session, with no signal blocked and three descriptors.
+
+    os.posix_spawn does not let go of the interpreter's lock while the child execs.
+    """
+
+    def __init__(self, *, open_files: Tuple[int, int], own_open_files: Tuple[int, int]) -> None:
+        """RLIMIT_NOFILE, soft and hard, of the children and of this process."""
+        self._open_files = open_files
+        self._own_open_files = own_open_files
+        # posix_spawnattr_t is 336 bytes in glibc and musl, posix_spawn_file_actions_t 80; there is room to spare.
+        self._attributes = ctypes.create_string_buffer(1024)
+        self._actions = ctypes.create_string_buffer(512)
+        self._pid = ctypes.c_int()
+        self._pid_pointer = ctypes.byref(self._pid)
+        self._spawn = _libc.posix_spawn
+        self._init = _brief.posix_spawn_file_actions_init
+        self._dup2 = _brief.posix_spawn_file_actions_adddup2
+        self._destroy = _brief.posix_spawn_file_actions_destroy
+        flags = ctypes.c_short(_POSIX_SPAWN_SETSID | _POSIX_SPAWN_SETSIGMASK | _POSIX_SPAWN_SETSIGDEF)
+        # Every signal to its default, the two that glibc would otherwise leave ignored as well; this also spares its
+        # child a question for each. The mask of a fresh attribute object is empty (memset in both libraries).
+        every = ctypes.create_string_buffer(b"\xff" * 128, 128)
+        if (
+            _brief.posix_spawnattr_init(self._attributes)
+            or _brief.posix_spawnattr_setsigdefault(self._attributes, every)
+            or _brief.posix_spawnattr_setflags(self._attributes, flags)
+        ):
+            raise OSError("posix_spawn cannot make a new session here")
+
+    def __call__(self, path: bytes, argv: Sequence[bytes], env: List[bytes], fds: Sequence[int]) -> int:
+        """The pid. `fds` become 0, 1 and 2; none of them may be below 3. No string may hold a NUL.
+
+        Raises:
+            OSError: with the errno of the exec, or of the clone.
+        """
+        actions = self._actions
+        self._init(actions)
+        dup2 = self._dup2
+        # glibc refuses a descriptor that is not below the soft limit, so that comes down only afterwards.
+        if dup2(actions, fds[0], 0) or dup2(actions, fds[1], 1) or dup2(actions, fds[2], 2):
+            self._destroy(actions)
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        words = (ctypes.c_char_p * (len(argv) + 1))(*argv)
+        variables = (ctypes.c_char_p * (len(env) + 1))(*env)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)
+        try:
+            error = self._spawn(self._pid_pointer, path, actions, self._attributes, words, variables)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._own_open_files)
+        self._destroy(actions)
+        if error:
+            raise OSError(error, os.strerror(error))
+        return self._pid.value
+
+
+def default_internal_signals() -> None:
+    """Sets the two signals that the C library keeps for itself (nptl(7)) to their default. Its posix_spawn leaves them
+    ignored in a child, as make's does, and its sigaction refuses them, so the kernel is asked."""
+    number = {"x86_64": 13, "aarch64": 134, "riscv64": 134}.get(os.uname().machine)  # rt_sigaction
+    if number is not None:
+        default = (ctypes.c_uint64 * 4)()  # struct kernel_sigaction: SIG_DFL, no flags, an empty mask
+        for internal in (32, 33):
+            _libc.syscall(number, internal, default, None, 8)
+
+
+def block_all_signals() -> None:
+    """In this thread and those it starts."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+
+
+def _check(deed: str, result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{deed}: {os.strerror(number)}")

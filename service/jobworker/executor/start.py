@@ -1,0 +1,183 @@
+"""From orders to running jobs: pipes, processes, and honest ends for those that could not be started."""
+
+import fcntl
+import os
+from typing import Callable, Dict, Iterable, List, Set, Tuple
+
+from . import protocol
+from .job import Job, unstarted
+from .protocol import End, Order, close_all
+from .pump import Budget, Log
+from .spawn import Spawner, SpawnError
+
+
+class Malformed(Exception):  # noqa: N818  its text ends up in an End, not in a traceback
+    """An order that cannot be understood."""
+
+
+class Starter:
+    """Starts jobs. Of the descriptors it is given it closes what the jobs do not keep."""
+
+    def __init__(
+        self,
+        *,
+        spawner: Spawner,
+        null: int,
+        started: Callable[[Job, Order], None],
+        ended: Callable[[End], None],
+        time_ns: Callable[[], int],
+        clock: Callable[[], float],
+        peak_kib: Callable[[], int],
+    ) -> None:
+        """`null`: /dev/null, opened for reading. `started` takes over a job that runs, `peak_kib` is the executor's own
+        largest resident set."""
+        self._spawner = spawner
+        self._null = null
+        self._started = started
+        self._ended = ended
+        self._time_ns = time_ns
+        self._clock = clock
+        self._peak_kib = peak_kib
+
+    def refuse(self, order: Order, fds: List[int], *, reason: str, detail: str) -> None:
+        """Ends an order without starting it."""
+        close_all(fds)
+        self._ended(unstarted(order["id"], reason=reason, detail=detail, logs=order["logs"], ended_ns=self._time_ns()))
+
+    def start(self, orders: Iterable[Tuple[Order, List[int]]]) -> None:
+        """Starts a few orders in one go; each comes with its own descriptors: stdin if it has one, then the logs."""
+        piped: List[Tuple[Order, Job, List[int], List[int]]] = []
+        for order, fds in orders:
+            try:
+                piped.append(self._pipe(order, fds))
+            except OSError as error:
+                self.refuse(order, fds, reason=protocol.SPAWN_FAILED, detail=_exhausted(error))
+        running: List[Tuple[Order, Job]] = []
+        self._spawner.begin()
+        try:
+            for order, job, inputs, outputs in piped:
+                began = self._clock()
+                try:
+                    job.pid = self._spawner.spawn(
+                        argv=order["argv"],
+                        env={**order["env"], **_mark(job.id)},
+                        cwd=order["cwd"],
+                        fds=(inputs[0] if inputs else self._null, outputs[0], outputs[-1]),
+                        order_limits=order["limits"],
+                    )
+                except (SpawnError, OSError) as error:
+                    self._give_up(order, job, str(error))
+                else:
+                    job.started_ns = self._time_ns()
+                    job.spawn_us = round((self._clock() - began) * 1e6)
+                    running.append((order, job))
+                finally:
+                    # Before the next one is spawned: until its exec that one would hold them too.
+                    close_all(outputs)
+                    close_all(inputs)
+        finally:
+            self._spawner.end()
+        peak_kib = self._peak_kib() if running else 0
+        for order, job in running:
+            job.peak_kib = peak_kib
+            try:
+                job.pidfd = os.pidfd_open(job.pid)
+            except OSError as error:
+                os.kill(job.pid, 9)
+                os.wait4(job.pid, 0)
+                self._give_up(order, job, _exhausted(error))
+            else:
+                self._started(job, order)
+
+    def _pipe(self, order: Order, fds: List[int]) -> Tuple[Order, Job, List[int], List[int]]:
+        job = Job(order)
+        budget = Budget(order["log_bytes"])
+        inputs, files = (fds[:1], fds[1:]) if order["stdin"] else ([], fds)
+        outputs: List[int] = []
+        pipes: List[int] = []
+        try:
+            for file in files:
+                reading, writing = os.pipe()
+                pipes.append(reading)
+                outputs.append(writing)
+                # Not blocking for the pump alone: the job's end is another open file description.
+                fcntl.fcntl(reading, fcntl.F_SETFL, os.O_NONBLOCK)
+                job.logs.append(Log(pipe=reading, file=file, budget=budget, owner=job))
+        except OSError:
+            close_all(pipes)
+            close_all(outputs)
+            raise
+        job.open_logs = len(files)
+        return order, job, inputs, outputs
+
+    def _give_up(self, order: Order, job: Job, detail: str) -> None:
+        for log in job.logs:
+            log.close()
+        self.refuse(order, [], reason=protocol.SPAWN_FAILED, detail=detail)
+
+
+def allot(orders: List[Order], fds: List[int]) -> List[Tuple[Order, List[int]]]:
+    """Each order with its own descriptors.
+
+    Raises:
+        Malformed: they cannot be told apart; none was touched.
+    """
+    counts = []
+    for order in orders:
+        _check(order)
+        counts.append(order["logs"] + bool(order["stdin"]))
+    if sum(counts) != len(fds):
+        raise Malformed(f"orders for {sum(counts)} descriptors came with {len(fds)}")
+    allotted = []
+    at = 0
+    for order, count in zip(orders, counts):  # noqa: B905  strict came with Python 3.10
+        allotted.append((order, fds[at : at + count]))
+        at += count
+    return allotted
+
+
+_FIELDS: Dict[str, Tuple[type, ...]] = {
+    "id": (str,),
+    "slots": (int,),
+    "argv": (list,),
+    "env": (dict,),
+    "cwd": (str,),
+    "stdin": (bool,),
+    "logs": (int,),
+    "timeout": (int, float, type(None)),
+    "grace": (int, float),
+    "linger": (int, float),
+    "log_bytes": (int, type(None)),
+    "limits": (dict,),
+}
+
+
+_TEXT = frozenset((str,))
+_good_shapes: Set[Tuple[type, ...]] = set()  # of the orders so far, since nearly all are alike
+
+
+def _check(order: Order) -> None:
+    if not isinstance(order, dict):
+        raise Malformed("an order is no object")
+    shape = tuple(map(type, map(order.get, _FIELDS)))
+    if shape not in _good_shapes:
+        for name, types in _FIELDS.items():
+            if not isinstance(order.get(name), types):
+                raise Malformed(f"an order's {name} is missing or of the wrong type")
+        _good_shapes.add(shape)
+    if order["logs"] not in (1, 2):
+        raise Malformed("an order has one log or two")
+    if not _TEXT.issuperset(map(type, order["argv"])):
+        raise Malformed("an order's argv holds something that is no text")
+    if not _TEXT.issuperset(map(type, order["env"].values())):
+        raise Malformed("an order's env holds something that is no text")
+
+
+def _mark(job_id: str) -> Dict[str, str]:
+    # By these two an orphan is known: no client's variable may stand in their place.
+    correlation_id, _, index = job_id.rpartition("/")
+    return {"JOBWORKER_CORRELATION_ID": correlation_id, "JOBWORKER_JOB_INDEX": index}
+
+
+def _exhausted(error: OSError) -> str:
+    return f"the executor is out of descriptors or processes: {os.strerror(error.errno or 0)}"
