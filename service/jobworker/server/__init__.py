@@ -1,0 +1,1 @@
+"""The service: gRPC in front, files behind, an executor beside it."""

@@ -1,0 +1,105 @@
+"""The errors that the service's parts raise for callers to see; `rpc/status.py` alone turns them into statuses.
+
+Each carries a public message. A private cause goes along as `__cause__` and is logged, never sent. Nothing here knows
+gRPC or HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class AuthReason(StrEnum):
+    """Why a call was not let in: the `reason` of google.rpc.ErrorInfo, domain "jobworker" (docs/api.md)."""
+
+    CERTIFICATE_INVALID = "CERTIFICATE_INVALID"  # names no user, has expired, or is no client certificate
+    TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105
+    TOKEN_MALFORMED = "TOKEN_MALFORMED"  # noqa: S105 - not a JWT that this service could have signed
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105
+    TOKEN_FOREIGN = "TOKEN_FOREIGN"  # noqa: S105 - another user's, or bound to another key
+    LOGIN_FAILED = "LOGIN_FAILED"
+    USER_UNKNOWN = "USER_UNKNOWN"  # no longer in the users file
+    ROLE_INSUFFICIENT = "ROLE_INSUFFICIENT"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing wrong with a request: `field` as a path in it (`jobs[17].command`)."""
+
+    field: str
+    description: str
+
+
+class JobworkerError(Exception):
+    """A failure with a public message (`str(error)`)."""
+
+
+class InvalidRequestError(JobworkerError):
+    """The request cannot be right at any time."""
+
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = violations
+
+
+def invalid(field: str, description: str) -> InvalidRequestError:
+    """An InvalidRequestError for one field."""
+    return InvalidRequestError(Violation(field, description))
+
+
+class NotFoundError(JobworkerError):
+    """Not there, or another's: callers cannot tell which."""
+
+
+class AlreadyExistsError(JobworkerError):
+    """The name is taken by something else."""
+
+
+class PreconditionError(JobworkerError):
+    """Not in the state that the service is in; the message says what is to be done first."""
+
+
+class UnauthenticatedError(JobworkerError):
+    """Who calls is not established."""
+
+    def __init__(self, reason: AuthReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PermissionDeniedError(JobworkerError):
+    """Who calls is known and may not do this."""
+
+    def __init__(self, message: str, reason: AuthReason = AuthReason.ROLE_INSUFFICIENT) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ExhaustedError(JobworkerError):
+    """A limit is reached; `subject` says whose (`user:alice`, `service`), as google.rpc.QuotaFailure has it."""
+
+    def __init__(self, message: str, *, subject: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.subject = subject
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnavailableError(JobworkerError):
+    """Not now: the service stops, or a part of it is away."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineError(JobworkerError):
+    """The time that the call was given is over."""
+
+
+class DamagedError(JobworkerError):
+    """Files of the service could not be read as what they should be; `path` is for the log, not for the caller."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path

@@ -1,0 +1,55 @@
+"""What the configuration says, in the words of the parts that it is for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobworker.server.rest.server import RestLimits
+from jobworker.server.rpc.server import StreamLimits
+from jobworker.server.scheduling.accept import AcceptLimits
+from jobworker.server.scheduling.order import RunSettings
+
+if TYPE_CHECKING:
+    from jobworker.server.config.model import Settings
+    from jobworker.server.telemetry.traces import Traces
+
+
+def run_settings(settings: Settings, traces: Traces) -> RunSettings:
+    """For the scheduler."""
+    jobs = settings.jobs
+    return RunSettings(
+        running_jobs=jobs.running,
+        timeout_seconds=jobs.timeout_seconds,
+        grace_seconds=jobs.grace_seconds,
+        linger_seconds=jobs.linger_seconds,
+        log_bytes=jobs.log_bytes,
+        sampled=traces.tells_sampled,
+    )
+
+
+def stream_limits(settings: Settings) -> StreamLimits:
+    """For the gRPC server."""
+    return StreamLimits(stall_seconds=settings.grpc.stall_seconds)
+
+
+def accept_limits(settings: Settings) -> AcceptLimits:
+    """For the acceptor."""
+    limits = settings.limits
+    return AcceptLimits(
+        batch_jobs=limits.batch_jobs,
+        user_unfinished_jobs=limits.user_unfinished_jobs,
+        user_unfinished_batches=limits.user_unfinished_batches,
+        free_disk_bytes=limits.free_disk_bytes,
+        default_parallelism=settings.jobs.parallelism,
+    )
+
+
+def rest_limits(settings: Settings) -> RestLimits:
+    """For the REST server."""
+    rest = settings.rest
+    return RestLimits(
+        body_bytes=rest.max_body_bytes,
+        body_seconds=rest.body_seconds,
+        idle_seconds=rest.idle_seconds,
+        connections=rest.connections,
+    )

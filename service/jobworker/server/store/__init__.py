@@ -1,0 +1,1 @@
+"""Files: every batch is a folder; there is no database."""

@@ -1,0 +1,141 @@
+"""Finds batches by their ids, and lists them. Unfinished ones are in memory; finished ones are found by the path that
+follows from user and id, so it costs the same with one stored batch or a million."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from jobworker.server.errors import DamagedError, InvalidRequestError, NotFoundError, invalid
+from jobworker.server.ids import CorrelationId
+from jobworker.server.model import BatchState, BatchView
+from jobworker.server.store.active import ActiveBatch
+from jobworker.server.store.finished import FinishedBatch
+from jobworker.server.store.layout import Layout
+
+_CACHED_BATCHES = 64
+_CACHED_JOBS = 1_000_000
+# A page looks at so many batches at the most, however few of them fit the filter.
+_PAGE_SCAN = 1000
+
+
+class Batches:
+    """All batches of the service."""
+
+    def __init__(self, *, layout: Layout, report: Callable[[str, str], object]) -> None:
+        """`report(path, problem)` is told of files that cannot be read."""
+        self._layout = layout
+        self._report = report
+        self.active: dict[CorrelationId, ActiveBatch] = {}
+        self._cache: OrderedDict[str, FinishedBatch] = OrderedDict()
+
+    def find(self, correlation_id: CorrelationId, *, user: str | None) -> BatchView:
+        """The batch of an id, if it is the user's; None is anyone's.
+
+        Raises:
+            NotFoundError: there is none, or it is another's.
+            DamagedError: it is there, and cannot be read.
+        """
+        batch = self.active.get(correlation_id)
+        if batch is not None and user in (None, batch.header.user):
+            return batch
+        for owner in [user] if user is not None else self._layout.users():
+            try:
+                finished = self._open(self._layout.finished(owner, correlation_id))
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                continue
+            if finished is not None:
+                return finished
+        raise NotFoundError(f"there is no batch {correlation_id}")
+
+    def list(
+        self, *, user: str | None, states: frozenset[BatchState], page_size: int, page_token: str
+    ) -> tuple[list[BatchView], str]:
+        """A page of batches, newest first (by the time in their ids), and the token of the next page.
+
+        Raises:
+            InvalidRequestError: the token is not one that this gave.
+        """
+        before = "~"  # behind every id
+        if page_token:
+            try:
+                before = CorrelationId.parse(page_token)
+                _ = before.time  # a time that no listing can have given
+            except (InvalidRequestError, ValueError):
+                raise invalid("page_token", "is not a token that a listing gave") from None
+        page: list[BatchView] = []
+        last = ""
+        for scanned, (name, owner) in enumerate(self._newest(user, before)):
+            if len(page) == page_size or scanned == _PAGE_SCAN:
+                return page, last
+            last = name
+            try:
+                batch = self.find(CorrelationId(name), user=owner)
+            except (NotFoundError, DamagedError):
+                continue  # it was removed meanwhile, or was reported as damaged
+            if not states or batch.state in states:
+                page.append(batch)
+        return page, ""
+
+    def _newest(self, user: str | None, before: str) -> Iterator[tuple[str, str]]:
+        """(id, owner) in falling order, each once."""
+        active = sorted(
+            ((i, b.header.user) for i, b in self.active.items() if i < before and user in (None, b.header.user)),
+            reverse=True,
+        )
+        owners = [user] if user is not None else self._layout.users()
+        sources: list[Iterator[tuple[str, str]]] = [iter(active)]
+        sources += [self._stored(owner, before) for owner in owners]
+        previous = ""
+        for found in heapq.merge(*sources, reverse=True):
+            if found[0] != previous:
+                previous = found[0]
+                yield found
+
+    def _stored(self, owner: str, before: str) -> Iterator[tuple[str, str]]:
+        root = self._layout.user_root(owner)
+        bound = f"{CorrelationId(before).time:%Y-%m-%d/%H%M}" if before != "~" else "~"
+        for day in _falling(root):
+            if day > bound[:10]:
+                continue
+            for minute in _falling(f"{root}/{day}"):
+                if f"{day}/{minute}" > bound:
+                    continue
+                for name in _falling(f"{root}/{day}/{minute}"):
+                    if name < before:
+                        yield name, owner
+
+    def _open(self, folder: str) -> FinishedBatch | None:
+        batch = self._cache.get(folder)
+        if batch is not None and os.path.exists(folder):
+            self._cache.move_to_end(folder)
+            return batch
+        self._cache.pop(folder, None)  # it was removed meanwhile
+        try:
+            batch = FinishedBatch(folder)
+        except DamagedError as e:
+            self._report(e.path, str(e))
+            raise
+        self._cache[folder] = batch
+        jobs = sum(b.job_count for b in self._cache.values())
+        while len(self._cache) > 1 and (len(self._cache) > _CACHED_BATCHES or jobs > _CACHED_JOBS):
+            _, old = self._cache.popitem(last=False)
+            jobs -= old.job_count
+            old.close()
+        return batch
+
+    def close(self) -> None:
+        """Gives descriptors back."""
+        for finished in self._cache.values():
+            finished.close()
+        for active in self.active.values():
+            active.close()
+
+
+def _falling(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder), reverse=True)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,227 @@
+"""`batch.jsonl`: a batch as accepted. A header line, a line per job, a closing line with a digest.
+
+A file without its closing line was never acknowledged. Written once, never changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from jobworker.server.errors import DamagedError
+from jobworker.server.ids import CorrelationId
+from jobworker.server.model import BatchHeader, BatchOptions, JobSpec, Limits, OutputMode
+from jobworker.server.store.layout import BATCH
+
+VERSION = 1
+_encode: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_WRITE_BYTES = 1 << 18
+
+
+def encode_spec(spec: JobSpec) -> bytes:
+    """A job's line; what is at its default is left out."""
+    line: dict[str, Any] = {}
+    if spec.command:
+        line["command"] = spec.command
+    if spec.argv:
+        line["argv"] = spec.argv
+    if spec.env:
+        line["env"] = spec.env
+    if spec.cwd:
+        line["cwd"] = spec.cwd
+    if spec.stdin:
+        line["stdin"] = base64.b64encode(spec.stdin).decode()
+    if spec.timeout_seconds is not None:
+        line["timeout"] = spec.timeout_seconds
+    if spec.limits != _NO_LIMITS:
+        line["limits"] = {k: v for k in Limits.__slots__ if (v := getattr(spec.limits, k)) is not None}
+    if spec.output is not OutputMode.MERGED:
+        line["output"] = spec.output
+    if spec.name:
+        line["name"] = spec.name
+    return _encode(line).encode() + b"\n"
+
+
+_NO_LIMITS = Limits()
+
+
+def decode_spec(line: bytes) -> JobSpec:
+    """The job of a line; unknown keys are a newer version's and are passed over."""
+    d = json.loads(line)
+    return JobSpec(
+        command=d.get("command", ""),
+        argv=tuple(d.get("argv", ())),
+        env=d.get("env", {}),
+        cwd=d.get("cwd", ""),
+        stdin=base64.b64decode(d["stdin"]) if "stdin" in d else b"",
+        timeout_seconds=d.get("timeout"),
+        limits=Limits(**d["limits"]) if "limits" in d else _NO_LIMITS,
+        output=OutputMode(d.get("output", OutputMode.MERGED)),
+        name=d.get("name", ""),
+    )
+
+
+class Digest:
+    """What makes two submissions the same: options and jobs, not when they came."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add_options(self, options: BatchOptions) -> None:
+        """The options as asked for, before the service's defaults."""
+        said = [options.name, options.parallelism, options.fail_fast, sorted(options.labels.items())]
+        self._hash.update(_encode(said).encode() + b"\n")
+
+    def add_job(self, line: bytes) -> None:
+        """A job's line."""
+        self._hash.update(line)
+
+    def hex(self) -> str:
+        """64 digits."""
+        return self._hash.hexdigest()
+
+
+class BatchWriter:
+    """Writes a new `batch.jsonl` line by line; memory stays at 8 bytes a job."""
+
+    def __init__(self, path: str, header: BatchHeader, digest: Digest) -> None:
+        self.offsets = array("Q")
+        self._digest = digest
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._buffer = bytearray(
+            _encode(
+                {
+                    "v": VERSION,
+                    "correlation_id": header.correlation_id,
+                    "user": header.user,
+                    "accepted_at": header.accepted_at,
+                    "name": header.name,
+                    "parallelism": header.parallelism,
+                    "fail_fast": header.fail_fast,
+                    "labels": header.labels,
+                }
+            ).encode()
+            + b"\n"
+        )
+        self._flushed = 0
+
+    def add(self, line: bytes) -> None:
+        """Appends a job's line."""
+        self.offsets.append(self._flushed + len(self._buffer))
+        self._digest.add_job(line)
+        self._buffer += line
+        if len(self._buffer) >= _WRITE_BYTES:
+            self._flush()
+
+    def finish(self) -> None:
+        """Writes the closing line; not yet synced."""
+        self.offsets.append(self._flushed + len(self._buffer))
+        self._buffer += _encode({"end": len(self.offsets) - 1, "sha256": self._digest.hex()}).encode() + b"\n"
+        self._flush()
+
+    def sync(self) -> None:
+        """Makes the contents durable. Blocks; any thread."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Gives the descriptor back; again is fine."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _flush(self) -> None:
+        view = memoryview(self._buffer)
+        while view:
+            done = os.write(self._fd, view)
+            self._flushed += done
+            view = view[done:]
+        self._buffer = bytearray()
+
+
+class BatchReader:
+    """Reads a whole `batch.jsonl`: the header at once, a job's line at a time by its index."""
+
+    def __init__(self, folder: str, offsets: array[int] | None = None) -> None:
+        self._folder = folder
+        self._offsets = offsets
+        self._fd = -1
+
+    def moved(self, folder: str) -> None:
+        """The batch's folder lies elsewhere now."""
+        self._folder = folder
+
+    def header(self) -> BatchHeader:
+        """The header.
+
+        Raises:
+            DamagedError: it cannot be read as one.
+            OSError: the file cannot be read.
+        """
+        with open(self.path, "rb") as file:
+            line = file.readline(1 << 20)
+        try:
+            d = json.loads(line)
+            return BatchHeader(
+                correlation_id=CorrelationId(d["correlation_id"]),
+                user=d["user"],
+                accepted_at=d["accepted_at"],
+                name=d["name"],
+                parallelism=d["parallelism"],
+                fail_fast=d["fail_fast"],
+                labels=d["labels"],
+            )
+        except (ValueError, KeyError, TypeError) as e:
+            raise DamagedError("the batch's header cannot be read", path=self.path) from e
+
+    def closing(self) -> tuple[int, str] | None:
+        """The count of jobs and the digest; None where the closing line is missing."""
+        with open(self.path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 256))
+            tail = file.read()
+        line = tail.rstrip(b"\n").rpartition(b"\n")[2]
+        if not tail.endswith(b"\n") or not line.startswith(b'{"end":'):
+            return None
+        d = json.loads(line)
+        return d["end"], d["sha256"]
+
+    def spec(self, index: int) -> JobSpec:
+        """The job of an index.
+
+        Raises:
+            DamagedError: its line cannot be read as a job.
+        """
+        if self._offsets is None:
+            self._offsets = self._scan()
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        begin = self._offsets[index]
+        try:
+            return decode_spec(os.pread(self._fd, self._offsets[index + 1] - begin, begin))
+        except (ValueError, TypeError, AttributeError) as e:
+            raise DamagedError(f"job {index} of the batch cannot be read", path=self.path) from e
+
+    @property
+    def path(self) -> str:
+        """Where the file lies."""
+        return f"{self._folder}/{BATCH}"
+
+    def close(self) -> None:
+        """Gives the descriptor back; the next read opens it again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _scan(self) -> array[int]:
+        offsets = array("Q")
+        at = 0
+        with open(self.path, "rb") as file:
+            for line in file:
+                offsets.append(at)
+                at += len(line)
+        del offsets[0]
+        return offsets

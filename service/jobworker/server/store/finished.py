@@ -1,0 +1,132 @@
+"""A finished batch: read from its folder, never changed. Opening one reads a line from each end of its files; the index
+of its jobs is made when the first job is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from typing import Any
+
+from jobworker.server.errors import DamagedError
+from jobworker.server.model import (
+    BatchState,
+    BatchWatcher,
+    JobEnd,
+    JobState,
+    JobView,
+    LogStream,
+    batch_state,
+)
+from jobworker.server.store import results
+from jobworker.server.store.batchfile import BatchReader
+from jobworker.server.store.layout import RESULTS, log_name
+
+
+class FinishedBatch:
+    """A BatchView that does not change.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DamagedError: its files cannot be read as a batch's.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._reader = BatchReader(folder)
+        self.header = self._reader.header()
+        closing = self._reader.closing()
+        if closing is None:
+            raise DamagedError("the batch's file is not whole", path=self._reader.path)
+        self.job_count, self.digest = closing
+        self._path = f"{folder}/{RESULTS}"
+        self._ends: array[int] | None = None  # offset + 1 of the line that ended each job
+        self._states = bytearray()
+        final = self._final_line()
+        if final is None:  # a machine died between the last end and this line; the ends are there
+            self._index()
+            final = self._summary()
+        self._counts = {JobState(int(k)): v for k, v in final["counts"].items()}
+        self.started_at: int | None = final["started"]
+        self.ended_at: int | None = final["ended"]
+
+    @property
+    def state(self) -> BatchState:
+        return batch_state(self._counts, self.job_count)
+
+    def counts(self) -> dict[JobState, int]:
+        return dict(self._counts)
+
+    def job_state(self, index: int) -> JobState:
+        self._index()
+        return JobState(self._states[index])
+
+    def handed_out(self, index: int) -> bool:  # noqa: ARG002
+        return False
+
+    def job(self, index: int) -> JobView:
+        ends = self._index()
+        spec = self._reader.spec(index)
+        with open(self._path, "rb") as file:
+            file.seek(ends[index] - 1)
+            d = json.loads(file.readline())
+        end: JobEnd = results.decode_end(d) if d["k"] == "end" else results.skip_end(d, len(spec.output.streams))
+        return JobView(index, spec, end.state, end.started_at, end)
+
+    def log_path(self, index: int, stream: LogStream) -> str:
+        return f"{self.folder}/{log_name(index, stream, self.job_count)}"
+
+    def subscribe(self, watcher: BatchWatcher) -> None:
+        """Nothing changes any more."""
+
+    def unsubscribe(self, watcher: BatchWatcher) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Gives the descriptor back; the next read opens it again."""
+        self._reader.close()
+
+    def _final_line(self) -> dict[str, Any] | None:
+        with open(self._path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 1024))
+            tail = file.read()
+        line = tail.rstrip(b"\n").rpartition(b"\n")[2]
+        if not tail.endswith(b"\n") or not line.startswith(b'{"k":"final"'):
+            return None
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _index(self) -> array[int]:
+        if self._ends is not None:
+            return self._ends
+        ends = array("Q", bytes(8 * self.job_count))
+        states = bytearray(self.job_count)
+        prefix = len(results.END_PREFIX)
+        at = 0
+        with open(self._path, "rb") as file:
+            for line in file:
+                # An end's job and state are read without parsing the line: 100,000 of them take 0.1 s, not 0.5.
+                if line.startswith(results.END_PREFIX):
+                    comma = line.index(b",", prefix)
+                    job = int(line[prefix:comma])
+                    states[job] = int(line[comma + 9 : line.index(b",", comma + 9)])
+                    ends[job] = at + 1
+                elif line.startswith(b'{"k":"skip"'):
+                    d = json.loads(line)
+                    for job in range(d["from"], d["to"]):
+                        states[job], ends[job] = d["state"], at + 1
+                at += len(line)
+        if 0 in states:
+            raise DamagedError(f"the end of job {states.index(0)} is missing", path=self._path)
+        self._states, self._ends = states, ends
+        return ends
+
+    def _summary(self) -> dict[str, Any]:
+        ends = [self.job(i).end for i in range(self.job_count)]
+        started = [e.started_at for e in ends if e is not None and e.started_at is not None]
+        ended = [e.ended_at for e in ends if e is not None and e.ended_at is not None]
+        return {
+            "counts": {state: self._states.count(state) for state in set(self._states)},
+            "started": min(started, default=None),
+            "ended": max(ended, default=None),
+        }
