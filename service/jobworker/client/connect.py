@@ -1,0 +1,215 @@
+"""The client: one object with a method for each thing the service does. What each takes is in its own file."""
+
+from __future__ import annotations
+
+import time
+from contextlib import aclosing
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
+
+from google.protobuf.duration_pb2 import Duration
+
+from jobworker.client.admin import Admin
+from jobworker.client.bundle import Bundle
+from jobworker.client.connection import Connection
+from jobworker.client.follow import Follower, Notice
+from jobworker.client.ids import new_correlation_id
+from jobworker.client.query import list_batches, search, wait
+from jobworker.client.submit import Jobs, submit
+from jobworker.client.tokens import FixedToken, Token, TokenSource
+from jobworker.v1.query_pb2 import (
+    GetBatchRequest,
+    ListBatchesRequest,
+    LogChunk,
+    LogCursor,
+    SearchJobRequest,
+    SearchJobResponse,
+    StreamLogsRequest,
+)
+from jobworker.v1.schedule_pb2 import CancelBatchRequest, JobRequest, JobResponse
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from types import TracebackType
+
+    import grpc.aio
+
+    from jobworker.v1.job_pb2 import Batch, BatchOptions, BatchState, Job, JobState
+
+PATIENCE_SECONDS = 10.0  # of a call, when the service cannot be reached at all
+LONG_PATIENCE_SECONDS = 300.0  # of those who wait for a batch anyway: a restart, an upgrade
+
+
+class Client:
+    """A connection to the service over mutual TLS. It belongs to the event loop it was made on.
+
+    Every method raises a JobworkerError (`jobworker.client.errors`) when the service refuses or cannot be reached.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        bundle: Bundle | str | os.PathLike[str],
+        token: str | TokenSource | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+        server_name: str | None = None,
+    ) -> None:
+        """`address` is host:port; `bundle` a folder with ca.crt, tls.crt and tls.key; `token` the text of one or a
+        source such as PasswordLogin (None: only `login` works). `patience_seconds` is how long a call is tried again
+        while the service is away. `server_name` is the name in the service's certificate, where it is not the host of
+        `address`.
+
+        Raises:
+            BundleError: a file of the bundle cannot be read.
+        """
+        self._connection = Connection(
+            address=address,
+            bundle=bundle if isinstance(bundle, Bundle) else Bundle.read(bundle),
+            tokens=FixedToken(token) if isinstance(token, str) else token,
+            patience_seconds=patience_seconds,
+            server_name=server_name,
+        )
+        self.admin = Admin(self._connection)
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel, for calls that have no method here."""
+        return self._connection.channel
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends every call and the connection."""
+        await self._connection.close()
+
+    async def login(self, username: str, password: str) -> Token:
+        """A token for the user that the bundle's certificate names. It is not kept here."""
+        return await self._connection.login(username, password)
+
+    async def submit(
+        self, jobs: JobRequest | Jobs, *, options: BatchOptions | None = None, correlation_id: str | None = None
+    ) -> JobResponse:
+        """Submits one job, or an iterable of them as one batch; it is on disk when this returns. See `submit.submit`.
+
+        The batch is named here unless `correlation_id` does, so a lost answer costs nothing: it is sent again under the
+        same name, and `result` may then be DUPLICATE.
+        """
+        name = correlation_id or new_correlation_id(time.time_ns() // 1_000_000)
+        return await submit(self._connection, jobs, correlation_id=name, options=options)
+
+    async def follow(
+        self,
+        correlation_id: str,
+        *,
+        job_index: Iterable[int] = (),
+        cursors: Iterable[LogCursor] = (),
+        snapshot: bool = False,
+        tail_bytes: int = 0,
+        tail_lines: int = 0,
+        patience_seconds: float = LONG_PATIENCE_SECONDS,
+        notice: Notice | None = None,
+    ) -> AsyncGenerator[LogChunk, None]:
+        """Each piece of the logs of a batch or of some of its jobs, exact bytes, until every log had its `end`.
+
+        A stream that is cut is taken up where it was: no byte twice, none missing. `snapshot` is what there is now,
+        instead of following; `tail_*` only the last so many bytes or lines of what a log has now. `patience_seconds` is
+        how long in a row the service may be away, `notice` is told of each cut.
+        """
+        request = StreamLogsRequest(
+            correlation_id=correlation_id,
+            cursors=cursors,
+            job_index=job_index,
+            no_follow=snapshot,
+            tail_bytes=tail_bytes,
+            tail_lines=tail_lines,
+        )
+        follower = Follower(self._connection, request, patience_seconds=patience_seconds, notice=notice)
+        async with aclosing(follower.chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def get(self, correlation_id: str) -> Batch:
+        """A batch in counts."""
+        request = GetBatchRequest(correlation_id=correlation_id)
+        return await self._connection.call(lambda pairs: self._connection.query.GetBatch(request, metadata=pairs))
+
+    async def wait(
+        self,
+        correlation_id: str,
+        *,
+        timeout_seconds: float | None = None,
+        patience_seconds: float = LONG_PATIENCE_SECONDS,
+    ) -> Batch:
+        """The batch once it is final, or as it is when `timeout_seconds` have passed. `patience_seconds` is how long in
+        a row the service may be away meanwhile.
+        """
+        return await wait(
+            self._connection, correlation_id, timeout_seconds=timeout_seconds, patience_seconds=patience_seconds
+        )
+
+    async def cancel(
+        self, correlation_id: str, *, job_index: Sequence[int] = (), grace_seconds: float | None = None
+    ) -> Batch:
+        """Ends a batch, or some of its jobs; returns once they are final. The same when repeated or already over.
+
+        `grace_seconds` lie between SIGTERM and SIGKILL; None is the service's default.
+        """
+        request = CancelBatchRequest(correlation_id=correlation_id, job_index=job_index, grace=_duration(grace_seconds))
+        return await self._connection.call(lambda pairs: self._connection.schedule.CancelBatch(request, metadata=pairs))
+
+    async def search(
+        self,
+        correlation_id: str,
+        *,
+        job_index: Sequence[int] = (),
+        state: Sequence[JobState.ValueType] = (),
+        omit_log: bool = False,
+        snapshot: bool = False,
+    ) -> AsyncGenerator[SearchJobResponse, None]:
+        """Each job in index order with its log as text, a long one over several messages; followed to the batch's end,
+        unless `snapshot`. A cut is raised: `follow` is what mends them.
+        """
+        request = SearchJobRequest(
+            correlation_id=correlation_id, job_index=job_index, state=state, omit_log=omit_log, snapshot=snapshot
+        )
+        async with aclosing(search(self._connection, request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def jobs(
+        self, correlation_id: str, *, job_index: Sequence[int] = (), state: Sequence[JobState.ValueType] = ()
+    ) -> AsyncGenerator[Job, None]:
+        """Each job as it is now, in index order, without its log."""
+        request = SearchJobRequest(
+            correlation_id=correlation_id, job_index=job_index, state=state, omit_log=True, snapshot=True
+        )
+        async with aclosing(search(self._connection, request)) as responses:
+            async for response in responses:
+                yield response.job
+
+    async def list_batches(
+        self, *, state: Sequence[BatchState.ValueType] = (), user: str = "", page_size: int = 0
+    ) -> AsyncGenerator[Batch, None]:
+        """Batches, newest first, page after page as they are asked for. `user` is for administrators; empty is
+        everyone's for them, and one's own for others.
+        """
+        request = ListBatchesRequest(page_size=page_size, state=state, user=user)
+        async with aclosing(list_batches(self._connection, request)) as batches:
+            async for batch in batches:
+                yield batch
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration

@@ -1,0 +1,102 @@
+"""Following logs over cuts: a stream that breaks is asked for again from where it was.
+
+Nothing here knows what the bytes mean or where they go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import grpc.aio
+
+from jobworker.client.connection import Connection, metadata
+from jobworker.client.cursor import Position
+from jobworker.client.errors import CutError, JobworkerError, from_rpc
+from jobworker.client.retry import Backoff, Retry, asks_for_another_try, passes_by_itself
+from jobworker.v1.query_pb2 import GetBatchRequest, LogChunk, StreamLogsRequest
+
+Notice = Callable[[Retry], None]
+
+
+class Follower:
+    """One follow, over as many streams as it takes."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: StreamLogsRequest,
+        *,
+        patience_seconds: float,
+        notice: Notice | None = None,
+    ) -> None:
+        """`patience_seconds` is how long in a row the service may be away; for the very first call it is the patience
+        of the connection. `notice` is told of each cut that is about to be mended.
+        """
+        self._connection = connection
+        self._request = request
+        self._notice = notice
+        self._position = Position(request)
+        self._backoff = Backoff(patience_seconds=patience_seconds)
+        self._token = ""
+        self._renewed = False
+
+    async def chunks(self) -> AsyncGenerator[LogChunk, None]:
+        """Each piece of the logs, once and in each log's order, until every log had its end (with `no_follow`: until
+        the service has sent what there is).
+
+        Raises:
+            JobworkerError: the service refuses, or stays away.
+        """
+        job_count = await self._count_jobs()
+        while True:
+            try:
+                async with aclosing(self._stream(job_count)) as stream:
+                    async for chunk in stream:
+                        yield chunk
+                break
+            except JobworkerError as error:
+                if not await self._renew(error):
+                    await self._pause(error)
+
+    async def _stream(self, job_count: int) -> AsyncGenerator[LogChunk, None]:
+        """What one call brings that is new."""
+        self._token = await self._connection.token()
+        request = self._position.request(job_count)
+        call = self._connection.query.StreamLogs(request, metadata=metadata(self._token))
+        try:
+            async for chunk in call:
+                fresh = self._position.take(chunk)
+                if fresh is not None:
+                    self._backoff.progress()
+                    self._renewed = False
+                    yield fresh
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from None
+        finally:
+            call.cancel()
+        if not self._request.no_follow and not self._position.complete(job_count):
+            raise CutError("the stream of logs ended before the logs did")
+
+    async def _renew(self, error: JobworkerError) -> bool:
+        """Whether there is another token to go on with."""
+        if self._renewed or not await self._connection.renew(error, self._token):
+            return False
+        self._renewed = True
+        return True
+
+    async def _pause(self, error: JobworkerError) -> None:
+        """Waits for the service to come back; raises what is no reason to."""
+        if not passes_by_itself(error) and not asks_for_another_try(error):
+            raise error
+        retry = self._backoff.next(error)
+        if self._notice is not None:
+            self._notice(retry)
+        await asyncio.sleep(retry.pause_seconds)
+
+    async def _count_jobs(self) -> int:
+        """How many jobs the batch has: only so is it known, of jobs that say nothing, that their logs are complete."""
+        request = GetBatchRequest(correlation_id=self._request.correlation_id)
+        batch = await self._connection.call(lambda pairs: self._connection.query.GetBatch(request, metadata=pairs))
+        return batch.job_count

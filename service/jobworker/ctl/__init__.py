@@ -1,0 +1,1 @@
+"""`jobctl`, the users' command. It sees the client SDK, and nothing of the server."""

@@ -1,0 +1,181 @@
+"""`jobctl admin`: how the service is, and stopping, starting and configuring it."""
+
+import json
+from collections.abc import Callable, Collection, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobworker.ctl.context import Context
+from jobworker.ctl.durations import parse_seconds
+from jobworker.ctl.options import Form, FormOption
+
+if TYPE_CHECKING:
+    from jobworker.client import Client, Config, ServiceStatus
+
+_WATCH_SECONDS = 1.0
+
+app = typer.Typer(help="Administer the service.", no_args_is_help=True, rich_markup_mode=None)
+config_app = typer.Typer(
+    help="Its configuration, while it runs; changes are kept over restarts.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(config_app, name="config")
+
+KeysArgument = Annotated[list[str], typer.Argument(metavar="KEY...", help="Such as jobs.running.", show_default=False)]
+GenerationOption = Annotated[
+    int,
+    typer.Option("--generation", "-g", metavar="N", min=0, help="Only if this generation is in force; 0: whichever."),
+]
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again each second, in place, until Ctrl-C.")] = False,
+    output: FormOption = Form.TABLE,
+) -> int:
+    """Show how the service is: state, load, executor, disk, certificates, configuration."""
+    shared = Context.of(context)
+
+    async def main() -> None:
+        from jobworker.ctl.output import as_json, print_json
+        from jobworker.ctl.service import print_status, watch_status
+
+        async with shared.client() as client:
+            if watch:
+                await watch_status(client, every_seconds=_WATCH_SECONDS, as_lines=output is Form.JSON)
+            elif output is Form.JSON:
+                print_json(as_json(await client.admin.status()))
+            else:
+                print_status(await client.admin.status())
+
+    return shared.run(main())
+
+
+@app.command()
+def start(context: typer.Context, output: FormOption = Form.TABLE) -> int:
+    """Take work again after `stop`. The same when repeated."""
+    return _change(context, output, lambda client: client.admin.start())
+
+
+@app.command()
+def stop(
+    context: typer.Context,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Cancel what still runs after 30s, 10m, ... Default: it runs to its end.",
+            show_default=False,
+        ),
+    ] = None,
+    kill: Annotated[bool, typer.Option("--kill", help="Cancel running jobs at once.")] = False,
+    cancel_queued: Annotated[
+        bool, typer.Option("--cancel-queued", help="Skip queued jobs; otherwise they start after `start`.")
+    ] = False,
+    output: FormOption = Form.TABLE,
+) -> int:
+    """Take no new batches and start no jobs; the service goes on answering.
+
+    Returns at once. It holds over restarts of the service, until `start`; repeated, it may shorten the deadline, or
+    cancel what was left.
+    """
+    try:
+        deadline_seconds = None if deadline is None else parse_seconds(deadline)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--deadline") from error
+    if kill and deadline is not None:
+        raise typer.BadParameter("cannot be given together with --deadline", param_hint="--kill")
+    return _change(
+        context,
+        output,
+        lambda client: client.admin.stop(deadline_seconds=deadline_seconds, kill=kill, cancel_queued=cancel_queued),
+    )
+
+
+@config_app.command()
+def show(context: typer.Context, output: FormOption = Form.TABLE) -> int:
+    """Show each key's value, where it comes from, and whether a change takes a restart."""
+    return _configure(context, output, lambda client: client.admin.config())
+
+
+@config_app.command("set")
+def set_(
+    context: typer.Context,
+    values: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE...", help="Such as jobs.running=8; none is no limit, where one may be left out."
+        ),
+    ],
+    generation: GenerationOption = 0,
+    output: FormOption = Form.TABLE,
+) -> int:
+    """Change keys, all or none, above what file and environment say."""
+    found: dict[str, Any] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="KEY=VALUE")
+        found[key] = _value(value)
+    return _configure(context, output, lambda client: client.admin.update_config(found, generation=generation), found)
+
+
+@config_app.command()
+def unset(
+    context: typer.Context, keys: KeysArgument, generation: GenerationOption = 0, output: FormOption = Form.TABLE
+) -> int:
+    """Give keys back to what file, environment and defaults say."""
+    return _configure(context, output, lambda client: client.admin.update_config({}, unset=keys, generation=generation))
+
+
+def _change(
+    context: typer.Context, output: Form, call: "Callable[[Client], Coroutine[None, None, ServiceStatus]]"
+) -> int:
+    shared = Context.of(context)
+
+    async def main() -> None:
+        from jobworker.ctl.output import as_json, print_json
+        from jobworker.ctl.service import in_words
+
+        async with shared.client() as client:
+            status = await call(client)
+        if output is Form.JSON:
+            print_json(as_json(status))
+        else:
+            print(in_words(status))
+
+    return shared.run(main())
+
+
+def _configure(
+    context: typer.Context,
+    output: Form,
+    call: "Callable[[Client], Coroutine[None, None, Config]]",
+    keys: Collection[str] = (),
+) -> int:
+    """`keys` are those to show; none is all."""
+    shared = Context.of(context)
+
+    async def main() -> None:
+        from jobworker.ctl.output import as_json, print_json
+        from jobworker.ctl.service import print_config
+
+        async with shared.client() as client:
+            config = await call(client)
+        if output is Form.JSON:
+            print_json(as_json(config))
+        else:
+            print_config(config, keys=keys)
+
+    return shared.run(main())
+
+
+def _value(text: str) -> Any:
+    """A JSON value where it is one, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,63 @@
+"""`jobctl logs`: what the jobs of a batch printed, or print."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from jobworker.ctl.context import Context
+from jobworker.ctl.exits import CtlError, Exit
+from jobworker.ctl.options import Form, FormOption, IdArgument, JobsOption, OnlyStream, PrefixOption
+
+
+def logs(  # noqa: PLR0917 - typer passes options by name
+    context: typer.Context,
+    correlation_id: IdArgument,
+    job: JobsOption = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the logs are complete.")] = False,
+    tail: Annotated[
+        int, typer.Option("--tail", "-n", metavar="N", min=0, help="Only the last N lines of what there is; 0: all.")
+    ] = 0,
+    stream: Annotated[
+        OnlyStream, typer.Option("--stream", help="Of jobs with separate outputs: which.")
+    ] = OnlyStream.ALL,
+    prefix: PrefixOption = None,
+    output: FormOption = Form.TABLE,
+) -> int:
+    """Print what jobs wrote, byte for byte.
+
+    Jobs with separate outputs write to ours as they did. A connection that breaks is taken up where it was. -o json
+    prints the pieces, a LogChunk a line.
+
+    \b
+    jobctl logs -f 019312d4-5c00-7abc-8def-0123456789ab
+    jobctl logs -j 17 --tail 20 019312d4-5c00-7abc-8def-0123456789ab
+    """
+    shared = Context.of(context)
+
+    async def main() -> None:
+        from jobworker.ctl.output import as_json, note, note_retry, print_json
+        from jobworker.ctl.sink import LogSink
+
+        async with shared.client() as client:
+            job_count = (await client.get(correlation_id)).job_count
+            if job and max(job) >= job_count:
+                raise CtlError(f"the batch has no job {max(job)}, only {job_count} jobs", Exit.NOT_FOUND)
+            several = (len(job) if job else job_count) > 1
+            sink = LogSink(
+                stdout=sys.stdout.buffer,
+                stderr=sys.stderr.buffer,
+                prefix=several and sys.stdout.isatty() if prefix is None else prefix,
+                only=stream,
+                note=note,
+            )
+            async for chunk in client.follow(
+                correlation_id, job_index=job or (), snapshot=not follow, tail_lines=tail, notice=note_retry
+            ):
+                if output is Form.JSON:
+                    print_json(as_json(chunk))
+                else:
+                    sink.take(chunk)
+            sink.close()
+
+    return shared.run(main())

@@ -1,0 +1,109 @@
+"""What all commands share: which service, which bundle, where tokens lie; and how a command is run.
+
+The environment is read here and nowhere else in `ctl`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobworker.ctl.certificate import user_of
+from jobworker.ctl.exits import CtlError, Exit, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    import typer
+
+    from jobworker.client import Client
+    from jobworker.ctl.tokens import TokenFile
+
+DEFAULT_SERVER = "localhost:50051"
+_HERE = Path("var/pki/clients/admin")  # where `jobworker run` in this folder has left the first bundle
+
+
+@dataclass(frozen=True)
+class Context:
+    """The global options, and what follows from them."""
+
+    server: str
+    bundle: Path
+    cache: Path  # the folder of the tokens
+
+    @classmethod
+    def of(cls, context: typer.Context) -> Context:
+        """The one that the command was started with."""
+        found = context.find_object(cls)
+        assert found is not None  # noqa: S101 - the application makes it before any command
+        return found
+
+    def tokens(self, user: str | None = None) -> TokenFile:
+        """The token of a user, of the certificate's where none is given."""
+        from jobworker.ctl.tokens import TokenFile
+
+        return TokenFile(self.cache, address=self.server, user=user or user_of(self.bundle))
+
+    def client(self) -> Client:
+        """A client that sends the kept token."""
+        from jobworker.client import Client
+
+        return Client(address=self.server, bundle=self.bundle, token=self.tokens())
+
+    def anonymous(self) -> Client:
+        """A client for logging in."""
+        from jobworker.client import Client
+
+        return Client(address=self.server, bundle=self.bundle)
+
+    def run(self, main: Coroutine[Any, Any, int | None]) -> int:
+        """Runs a command to its end; its exit code.
+
+        Raises:
+            CtlError: it failed, on this side or in a call.
+        """
+        try:
+            code = asyncio.run(main)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return _broken_pipe()
+        except Exception as error:
+            from jobworker.client import JobworkerError
+
+            if isinstance(error, JobworkerError):
+                raise CtlError(*explain(error, server=self.server)) from error
+            raise
+        return Exit.OK if code is None else code
+
+
+def run_here(main: Callable[[], None]) -> int:
+    """Runs what calls no service; the exit code."""
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _broken_pipe()
+    return Exit.OK
+
+
+def _broken_pipe() -> int:
+    """Whoever read our output is gone (`| head`). The interpreter flushes once more as it ends, into nothing then:
+    https://docs.python.org/3/library/signal.html#note-on-sigpipe"""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.PIPE
+
+
+def default_bundle() -> Path:
+    """The bundle where neither option nor environment names one."""
+    if _HERE.is_dir():
+        return _HERE
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "jobworker" / "bundle"
+
+
+def cache_folder() -> Path:
+    """Where tokens lie."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobworker"

@@ -1,0 +1,42 @@
+"""Lengths of time as people write and read them."""
+
+from __future__ import annotations
+
+import re
+
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of `90`, `1.5s`, `10m`, `1h30m`, `250ms`, `2d`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        parts = _PART.findall(text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            raise ValueError(f"{text!r} is no duration such as 90, 1.5s, 10m or 1h30m") from None
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if not 0 <= seconds < 10_000 * 365 * 86400:  # google.protobuf.Duration holds 10,000 years; nan fails as well
+        raise ValueError(f"{text!r} is out of range")
+    return seconds
+
+
+def format_seconds(seconds: float) -> str:
+    """`0.25s`, `12.3s`, `4m05s`, `3h07m`, `2d04h`."""
+    if seconds < 10:
+        return f"{seconds:.2f}s"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}h{minutes:02}m"
+    days, hours = divmod(hours, 24)
+    return f"{days}d{hours:02}h"

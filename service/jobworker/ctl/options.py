@@ -1,0 +1,114 @@
+"""Arguments and options that several commands take."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobworker.ctl.durations import parse_seconds
+
+
+class Form(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class OnlyStream(StrEnum):
+    """Which output of jobs with separate ones."""
+
+    ALL = "all"
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The batch's CorrelationID.", show_default=False)]
+FormOption = Annotated[
+    Form, typer.Option("--output", "-o", help="For people, or for programs (proto3 JSON).", show_default=True)
+]
+JobsOption = Annotated[
+    list[int] | None,
+    typer.Option("--job", "-j", metavar="N", min=0, help="Only this job, by its index; repeatable. Default: all."),
+]
+PrefixOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--prefix/--no-prefix",
+        help="Begin each line with its job's index. Default: at a terminal, when there are several jobs.",
+        show_default=False,
+    ),
+]
+
+CommandArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[--] COMMAND...",
+        help="One argument is a shell command line; several are a program and its arguments.",
+        show_default=False,
+    ),
+]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="FILE",
+        help="A command a line (blank lines and # comments are skipped), or a JobRequest in JSON a line; - is stdin.",
+        show_default=False,
+    ),
+]
+JsonLinesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--json-lines/--command-lines",
+        help='What FILE holds. Default: JSON when its first line begins with {".',
+        show_default=False,
+    ),
+]
+ParallelismOption = Annotated[
+    int, typer.Option("--parallelism", "-p", min=0, metavar="N", help="Jobs of the batch at a time; 0: as many as may.")
+]
+FailFastOption = Annotated[
+    bool, typer.Option("--fail-fast", help="The first job that fails ends the batch.", show_default=False)
+]
+NameOption = Annotated[str, typer.Option("--name", help="A name for the batch.", show_default=False)]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="A label of the batch; repeatable.")
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", "-t", metavar="TIME", parser=_seconds, help="End each job after 90, 1.5s, 10m, ...; then SIGTERM."
+    ),
+]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option("--env", "-e", metavar="KEY=VALUE", help="In each job's environment; repeatable. KEY alone: ours."),
+]
+CwdOption = Annotated[
+    str, typer.Option("--cwd", "-C", metavar="FOLDER", help="Each job's working directory.", show_default=False)
+]
+SeparateOption = Annotated[
+    bool, typer.Option("--separate", help="Keep stdout and stderr apart, without the order between them.")
+]
+StdinOption = Annotated[
+    Path | None,
+    typer.Option("--stdin", metavar="FILE", help="Each job's standard input; - is ours.", show_default=False),
+]
+NameIdOption = Annotated[
+    str | None,
+    typer.Option("--id", metavar="UUIDv7", help="The batch's CorrelationID. Default: a new one.", show_default=False),
+]
+WaitTimeoutOption = Annotated[
+    float | None,
+    typer.Option("--timeout", "-t", metavar="TIME", parser=_seconds, help="Wait no longer than 90, 1.5s, 10m, ..."),
+]

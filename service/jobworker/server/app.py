@@ -1,0 +1,381 @@
+"""Wires the server: every part is made here, handed what it needs, started in this order and stopped in the reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, closing
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+# Before grpc is imported: it never forks here, and its fork handlers cost at each spawn of a thread.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+import uvloop
+from cryptography import x509
+
+from jobpki.errors import PkiError
+from jobworker.server import limits
+from jobworker.server.config.live import LiveConfig
+from jobworker.server.config.model import Settings
+from jobworker.server.config.watch import FileWatch
+from jobworker.server.control import Control
+from jobworker.server.identity.gate import Identity
+from jobworker.server.identity.roles import least_role
+from jobworker.server.identity.tls import TlsMaterial, load_tls
+from jobworker.server.reach import StartError, inherited, listen
+from jobworker.server.rest.server import RestServer
+from jobworker.server.rpc import server as rpc
+from jobworker.server.rpc.call import current_record, log_fields
+from jobworker.server.rpc.report import Report
+from jobworker.server.scheduling.accept import Acceptor
+from jobworker.server.scheduling.drain import Drain
+from jobworker.server.scheduling.local import LocalWorker
+from jobworker.server.scheduling.scheduler import Scheduler
+from jobworker.server.store.batches import Batches
+from jobworker.server.store.ends import read_ends
+from jobworker.server.store.journal import ThreadSyncer, TimedSyncer
+from jobworker.server.store.layout import DataInUseError, Layout
+from jobworker.server.store.recovery import boot_id, recover
+from jobworker.server.store.retention import Retention
+from jobworker.server.store.size import StoreSize
+from jobworker.server.telemetry.endpoint import Endpoint
+from jobworker.server.telemetry.joblines import JobLines
+from jobworker.server.telemetry.log import Log
+from jobworker.server.telemetry.logging import Level, ServiceLog, open_log
+from jobworker.server.telemetry.metrics import Metrics
+from jobworker.server.telemetry.observe import Observers
+from jobworker.server.telemetry.probes import Probes
+from jobworker.server.telemetry.state import State
+from jobworker.server.telemetry.traces import Traces, open_traces
+
+_USUAL_FD = 3  # the first one that a supervisor can hand down
+REST_CLOSE_SECONDS = 2.0  # for the last answers to go out, once no call is under way
+
+
+def main(*, config_file: Path | None, kept_config: Path | None, executor_fd: int | None) -> int:
+    """Runs the server until SIGTERM or SIGINT; returns the exit status. SIGHUP has it read `config_file` again.
+
+    `kept_config`: see LiveConfig. `executor_fd`: the socket to the executor; None: as the key executor.socket says.
+
+    Raises:
+        ConfigError: there is no valid configuration.
+        StartError: it could not start.
+    """
+    # Each running job that is followed holds a file, and each connection a socket.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    config = LiveConfig(file=config_file, environment=dict(os.environ), kept=kept_config, clock_ns=time.time_ns)
+    listens = executor_fd is None and config.settings.executor.socket is not None
+    link = None if listens else inherited(_USUAL_FD if executor_fd is None else executor_fd)
+    return uvloop.run(_serve(config, config_file, link))
+
+
+async def _serve(config: LiveConfig, config_file: Path | None, link: socket.socket | None) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    level = Level(config.settings.log_level)
+    log = _open_log(config.settings, level)
+    with closing(log.writer):
+        async with AsyncExitStack() as parts:
+            await _start(config, link, parts, log, level)
+            _follow_file(config, config_file, parts, log)
+            await stop.wait()
+            log.logger.info("stopping")
+        log.logger.info("stopped")
+    return 0
+
+
+def _follow_file(config: LiveConfig, file: Path | None, parts: AsyncExitStack, log: ServiceLog) -> None:
+    """From here on the configuration changes with its file. At SIGHUP it is read again, and the log opened anew."""
+
+    def hang_up() -> None:
+        log.writer.reopen()
+        config.reload()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    # The supervisor starts us with it blocked: until now it would have ended this process.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    if file is not None:
+        try:
+            watch = FileWatch(file, changed=config.reload, loop=loop)
+        except OSError as e:
+            raise StartError(f"{file}: cannot be watched for changes: {e.strerror}") from e
+        parts.callback(watch.close)
+        config.reload()  # what changed while the service started
+
+
+async def _start(  # noqa: PLR0915
+    config: LiveConfig, link: socket.socket | None, parts: AsyncExitStack, service_log: ServiceLog, level: Level
+) -> None:
+    """Makes and starts every part; `parts` stops them."""
+    settings, started_ns = config.settings, time.time_ns()
+    log: Log = service_log.logger
+    tls, identity = _identity(settings, on_problem=lambda what: log.error("users file", problem=what))
+    parts.callback(identity.close)
+    layout = Layout(settings.paths.data)
+    parts.callback(os.close, _lock_data(layout))
+    _begin_config(config, layout, log)
+    metrics = Metrics(clock=time.time, monotonic=time.monotonic)
+    parts.callback(metrics.close)
+    threads = ThreadSyncer()
+    parts.callback(threads.close)
+    syncer = TimedSyncer(threads, told=metrics.synced, clock=time.monotonic)
+    store_size = StoreSize(layout=layout, syncer=threads, clock=time.monotonic)
+    store_size.begin()
+    parts.callback(store_size.close)
+    traces = _traces(config, layout, metrics, log)
+    parts.push_async_callback(asyncio.to_thread, traces.close)
+    job_lines = JobLines(log=log, is_debug=lambda: level.is_debug)
+    observer = Observers(metrics.jobs, store_size, job_lines, traces)
+
+    boot = boot_id()
+    found = recover(
+        layout=layout, syncer=syncer, boot=boot, report=lambda path, what: log.error("damage", path=path, problem=what)
+    )
+    log.info(
+        "recovered", unfinished=len(found.batches), lost=len(found.lost), removed=found.removed, damaged=found.set_aside
+    )
+    batches = Batches(layout=layout, report=lambda path, what: log.error("damage", path=path, problem=what))
+    parts.callback(batches.close)
+    scheduler = Scheduler(
+        batches=batches,
+        layout=layout,
+        settings=limits.run_settings(settings, traces),
+        clock_ns=time.time_ns,
+        log=log,
+        observer=observer,
+    )
+    scheduler.recover(found)
+    drain = Drain(
+        path=layout.stop_file, work=scheduler, unfinished=batches.active.values, clock_ns=time.time_ns, log=log
+    )
+    parts.callback(drain.close)
+    worker = LocalWorker(listener=scheduler, log=log)
+    scheduler.use(worker)
+    parts.callback(worker.close)
+    if link is not None:
+        worker.connect(link)
+    else:
+        parts.push_async_callback(listen(settings.executor, worker, scheduler, log, time.monotonic).leave)
+    acceptor = Acceptor(
+        layout=layout,
+        batches=batches,
+        syncer=syncer,
+        limits=limits.accept_limits(settings),
+        boot=boot,
+        clock_ns=time.time_ns,
+        accepted=drain.submit,
+        observer=observer,
+        admit=drain.admit,
+    )
+    parts.callback(acceptor.close)
+    retention = Retention(
+        layout=layout,
+        finished_seconds=settings.retention.finished_seconds,
+        syncer=threads,
+        clock_seconds=time.time,
+        removed=store_size.removed,
+        log=log,
+    )
+    server = rpc.build(
+        identity=identity,
+        batches=batches,
+        acceptor=acceptor,
+        scheduler=scheduler,
+        tls=tls,
+        host=settings.grpc.host,
+        port=settings.grpc.port,
+        limits=limits.stream_limits(settings),
+        admin=rpc.Administration(
+            drain=drain,
+            config=config,
+            report=Report(
+                version=version("jobworker"),
+                started_ns=started_ns,
+                clock_ns=time.time_ns,
+                data=layout.data,
+                certificates=_expiries(tls),
+                drain=drain,
+                work=scheduler,
+                unfinished=batches.active.values,
+                config=config,
+            ),
+        ),
+        log=log,
+        clock_ns=time.time_ns,
+        observer=metrics.calls,
+        traces=traces,
+        clock_seconds=time.monotonic,
+        max_message_bytes=settings.grpc.max_message_bytes,
+    )
+
+    def configure(settings: Settings) -> None:
+        level.configure(settings.log_level)
+        service_log.writer.configure(max_bytes=settings.logs.max_bytes, files=settings.logs.files)
+        job_lines.configure(jobs_per_batch=settings.logs.jobs_per_batch)
+        traces.configure(sample_ratio=settings.traces.sample_ratio, jobs_per_batch=settings.traces.jobs_per_batch)
+        identity.configure(token_lifetime_seconds=settings.auth.token_lifetime_seconds)
+        scheduler.configure(limits.run_settings(settings, traces))
+        acceptor.configure(limits.accept_limits(settings))
+        server.configure(limits.stream_limits(settings))
+        retention.configure(finished_seconds=settings.retention.finished_seconds)
+
+    config.tell(configure)
+    sweeping = asyncio.create_task(retention.run())
+    parts.push_async_callback(_end, sweeping)
+    metrics.read(
+        State(
+            version=version("jobworker"),
+            clock_ns=time.time_ns,
+            drain=drain,
+            work=scheduler,
+            worker=worker,
+            server=server,
+            config=config,
+            store=store_size,
+            unfinished=batches.active.values,
+            role_of=identity.role_of,
+            volumes={"data": layout.data, "logs": str(settings.paths.logs)},
+            certificates=_expiries(tls),
+        )
+    )
+    probes = Probes(
+        checks={"grpc": lambda: server.serving, "executor": lambda: scheduler.connected},
+        service=lambda: drain.phase.name.lower(),  # noqa: PLW0108  (the phase of then)
+    )
+    endpoint = _endpoint(settings, metrics, probes, log)
+    # First up and last down: whoever watches sees the start and the end as well.
+    parts.push_async_callback(endpoint.stop)
+    # It is stopped after the gRPC server, whose stop ends the calls of both.
+    rest = _rest(settings, server, tls, log)
+    parts.push_async_callback(rest.stop, grace_seconds=REST_CLOSE_SECONDS)
+    await _listen(settings, server, rest, endpoint, log)
+
+    async def leave(seconds: float) -> int:
+        drain.leave()
+        await server.show()
+        return await drain.left(seconds=seconds)
+
+    control = Control(folder=settings.paths.run, drain=leave, log=log)
+    await control.open()
+    parts.push_async_callback(control.close)
+    parts.push_async_callback(lambda: server.stop(grace_seconds=config.settings.grpc.drain_seconds))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def _listen(settings: Settings, server: rpc.RpcServer, rest: RestServer, endpoint: Endpoint, log: Log) -> None:
+    with_rest, with_metrics = settings.rest.enabled, settings.metrics.enabled
+    try:
+        if with_metrics:
+            await endpoint.start()
+        if with_rest:
+            await rest.start()
+        await server.start()
+    except OSError as e:
+        raise StartError(e.strerror or str(e)) from e
+    log.info(
+        "listening",
+        host=settings.grpc.host,
+        port=server.port,
+        rest_host=settings.rest.host if with_rest else None,
+        rest_port=rest.port if with_rest else None,
+        metrics_host=settings.metrics.host if with_metrics else None,
+        metrics_port=endpoint.port if with_metrics else None,
+    )
+
+
+def _endpoint(settings: Settings, metrics: Metrics, probes: Probes, log: Log) -> Endpoint:
+    return Endpoint(
+        host=settings.metrics.host, port=settings.metrics.port, metrics=metrics.text, ready=probes.ready, log=log
+    )
+
+
+def _rest(settings: Settings, server: rpc.RpcServer, tls: TlsMaterial, log: Log) -> RestServer:
+    rest = settings.rest
+    return RestServer(
+        methods=server.methods,
+        layers=server.layers,
+        tls=tls,
+        host=rest.host,
+        port=rest.port,
+        limits=limits.rest_limits(settings),
+        log=log,
+        version=version("jobworker"),
+        needs_token=lambda method: least_role(method) is not None,
+    )
+
+
+def _identity(settings: Settings, on_problem: Callable[[str], object]) -> tuple[TlsMaterial, Identity]:
+    try:
+        tls = load_tls(settings.paths.pki, now=datetime.now(UTC))
+        identity = Identity(
+            pki=settings.paths.pki,
+            trust_domain=tls.trust_domain,
+            token_lifetime_seconds=settings.auth.token_lifetime_seconds,
+            clock=time.time,
+            on_problem=on_problem,
+        )
+    except PkiError as e:
+        raise StartError(str(e)) from e
+    return tls, identity
+
+
+def _begin_config(config: LiveConfig, layout: Layout, log: Log) -> None:
+    if config.damaged:
+        try:
+            place = layout.set_aside(config.record_path)
+        except OSError as e:
+            raise StartError(f"{config.record_path}: is damaged, and cannot be set aside: {e.strerror}") from e
+        log.error("what UpdateConfig had set cannot be read and was set aside", path=place)
+    config.start(log)
+
+
+def _expiries(tls: TlsMaterial) -> list[tuple[str, datetime]]:
+    """Names and ends of the certificates that connections depend on."""
+    authorities = x509.load_pem_x509_certificates(tls.ca_pem)
+    return [("ca", min(ca.not_valid_after_utc for ca in authorities)), ("server", tls.not_after)]
+
+
+def _open_log(settings: Settings, level: Level) -> ServiceLog:
+    logs = settings.logs
+    try:
+        return open_log(settings.paths.logs, level=level, max_bytes=logs.max_bytes, files=logs.files, fields=log_fields)
+    except OSError as e:
+        raise StartError(f"{e.filename}: the service's log cannot be opened: {e.strerror}") from e
+
+
+def _lock_data(layout: Layout) -> int:
+    try:
+        return layout.prepare()
+    except DataInUseError as e:
+        raise StartError(str(e)) from e
+    except OSError as e:
+        raise StartError(f"{e.filename}: the data folder cannot be used: {e.strerror}") from e
+
+
+def _traces(config: LiveConfig, layout: Layout, metrics: Metrics, log: Log) -> Traces:
+    return open_traces(
+        exporter=config.settings.traces.exporter,
+        environment=config.environment,
+        version=version("jobworker"),
+        ends=lambda batch, most: read_ends(layout.finished(batch.user, batch.correlation_id), most),
+        current_call=current_record,
+        clock_ns=time.time_ns,
+        count=metrics.spans,
+        log=log,
+    )

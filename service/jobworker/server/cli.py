@@ -1,0 +1,202 @@
+"""`jobworker`: the operators' command. Each verb imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# sysexits(3): the configuration is at fault, and starting again would not help.
+EX_CONFIG = 78
+
+app = typer.Typer(
+    help="A job worker service: batches of Linux commands over gRPC with mutual TLS.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+config_app = typer.Typer(help="Check, show and document the configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+metrics_app = typer.Typer(help="Document the metrics.", no_args_is_help=True)
+app.add_typer(metrics_app, name="metrics")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="JOBWORKER_CONFIG", help="A TOML file with settings; none: the defaults."),
+]
+
+
+class Output(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@app.command()
+def run(config: ConfigFile = None) -> None:
+    """Run everything on this machine: PKI if there is none, executor, server. Ctrl-C ends it."""
+    from jobworker import supervisor
+
+    raise SystemExit(supervisor.run(config_file=config))
+
+
+@app.command()
+def server(
+    config: ConfigFile = None,
+    executor_fd: Annotated[
+        int | None,
+        typer.Option(
+            help="The socket to the executor, inherited (SOCK_SEQPACKET). "
+            "None: the server listens at the key executor.socket, or takes descriptor 3."
+        ),
+    ] = None,
+    kept_config: Annotated[
+        Path | None,
+        typer.Option(help="Where the last good content of --config is kept while the service runs."),
+    ] = None,
+) -> None:
+    """Run the server alone: it listens for its executor, or the socket to it is handed down (`jobworker run`)."""
+    from jobworker.server import app as application
+    from jobworker.server.config.sources import ConfigError
+    from jobworker.server.reach import StartError
+
+    try:
+        code = application.main(config_file=config, kept_config=kept_config, executor_fd=executor_fd)
+    except (ConfigError, StartError) as e:
+        print(f"jobworker: {e}", file=sys.stderr)
+        raise SystemExit(EX_CONFIG) from None
+    raise SystemExit(code)
+
+
+@app.command()
+def drain(
+    config: ConfigFile = None,
+    seconds: Annotated[float, typer.Option(min=0, help="What running jobs may take; then they are interrupted.")] = 600,
+) -> None:
+    """Have this machine's server take no more work, since it is about to end; returns when no job runs. Until it ends,
+    or `jobctl admin start`; its successor takes work again. Of no use before the server alone is restarted: jobs live
+    through that."""
+    from jobworker.server.config.sources import ConfigError, load
+    from jobworker.server.control import ControlError, ask_drain
+
+    try:
+        interrupted = ask_drain(load(config, os.environ).settings.paths.run, seconds=seconds)
+    except (ConfigError, ControlError) as e:
+        print(f"jobworker: {e}", file=sys.stderr)
+        raise SystemExit(1) from None
+    print(f"drained; {interrupted} jobs were interrupted")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def executor(context: typer.Context) -> None:
+    """Run the executor alone; its own --help tells the options."""
+    # Afresh, without this process's modules: it stays small, and its jobs' first pages with it.
+    import jobworker.executor
+
+    package = Path(jobworker.executor.__file__).parent
+    start = f"import sys; sys.path.insert(0, {str(package.parent)!r}); from executor.main import main; sys.exit(main())"
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", start, *context.args])  # noqa: S606
+
+
+@app.command()
+def healthcheck(  # noqa: PLR0917 - typer passes options by name
+    config: ConfigFile = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The gRPC address. None: this machine's, from grpc.port.")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="ca.crt, tls.crt and tls.key. None: health/ in paths.pki."),
+    ] = None,
+    server_name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The name in the server's certificate, where it is not the address's."),
+    ] = None,
+    service: Annotated[str, typer.Option(help="Of that gRPC service alone; empty: of the server as a whole.")] = "",
+    http: Annotated[str | None, typer.Option(metavar="URL", help="Ask this URL instead: 200 is healthy.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 5.0,
+) -> None:
+    """Ask the server for its health, over mutual TLS; exits 0 when it serves, else 1 with the reason."""
+    from jobworker.server import healthcheck as health
+
+    try:
+        if http is not None:
+            answer = health.ask_http(http, timeout_seconds=timeout)
+        else:
+            target = health.target(
+                config_file=config, environment=os.environ, address=address, bundle=bundle, server_name=server_name
+            )
+            answer = health.ask_grpc(target, service=service, timeout_seconds=timeout)
+    except health.UnhealthyError as e:
+        print(f"unhealthy: {e}", file=sys.stderr)
+        raise SystemExit(1) from None
+    print(answer)
+
+
+@config_app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file, or - for standard input.")],
+    environment: Annotated[
+        bool, typer.Option("--environment/--no-environment", help="Together with this shell's JOBWORKER_* variables.")
+    ] = True,
+) -> None:
+    """Say what is wrong with a configuration file: a line each, with file, line and key. Exits 0 when nothing is."""
+    from jobworker.server.config import commands
+
+    raise SystemExit(commands.check(file, os.environ if environment else {}))
+
+
+@config_app.command()
+def show(
+    config: ConfigFile = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")] = Output.TABLE,
+) -> None:
+    """Print each key's value and where it comes from: default, file, environment or update.
+
+    It is what a service that starts now would have; `jobctl admin config show` asks a running one.
+    """
+    from jobworker.server.config import commands
+
+    raise SystemExit(commands.show(config, os.environ, as_json=output is Output.JSON))
+
+
+@config_app.command()
+def docs() -> None:
+    """Print the table of all keys, in Markdown."""
+    from jobworker.server.config.docs import markdown
+
+    print(markdown())
+
+
+@metrics_app.command("docs")
+def metrics_docs() -> None:
+    """Print the table of all metrics, in Markdown."""
+    from jobworker.server.telemetry.docs import markdown
+
+    print(markdown())
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        app()
+    except ModuleNotFoundError as e:
+        if (e.name or "jobworker").partition(".")[0] in ("jobworker", "jobpki"):
+            raise
+        # The base install is the client's.
+        print(f"jobworker: {e.name} is missing; install it with: pip install 'jobworker[server]'", file=sys.stderr)
+        raise SystemExit(EX_CONFIG) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Configuration: typed keys, and where their values come from."""

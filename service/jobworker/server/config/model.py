@@ -1,0 +1,288 @@
+"""Every key of the configuration, typed, with its unit in its name, and what it is for. Knows no files: where values
+come from is `sources.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# How a change of a key takes effect: at once, or when the whole service (`jobworker run`) is started again.
+LIVE: dict[str, Any] = {"live": True}
+RESTART: dict[str, Any] = {"live": False}
+
+_YEAR_SECONDS = 366 * 86400  # what one is told to wait longer for is a mistake
+_MOST = 1 << 62
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("is true or false, and should be a number")  # noqa: TRY004 - pydantic's way
+    return value
+
+
+def _none(value: object) -> object:
+    """TOML and the environment have no null."""
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
+_Int = Annotated[int, BeforeValidator(_no_bool)]
+_Float = Annotated[float, BeforeValidator(_no_bool)]
+Port = Annotated[_Int, Field(ge=0, le=65535)]
+Count = Annotated[_Int, Field(ge=1, le=1_000_000_000)]
+Bytes = Annotated[_Int, Field(ge=1, le=_MOST)]
+Seconds = Annotated[_Float, Field(gt=0, le=_YEAR_SECONDS, allow_inf_nan=False)]
+PauseSeconds = Annotated[_Float, Field(ge=0, le=_YEAR_SECONDS, allow_inf_nan=False)]
+OrNone = BeforeValidator(_none)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Paths(_Section):
+    """Folders; relative ones are taken from the working directory."""
+
+    data: Path = Field(
+        Path("var/data"),
+        description="Batches, results and logs of jobs. A local file system.",
+        json_schema_extra=RESTART,
+    )
+    logs: Path = Field(Path("var/logs"), description="The service's own log.", json_schema_extra=RESTART)
+    pki: Path = Field(
+        Path("var/pki"), description="Certificates, keys and users, as jobpki makes them.", json_schema_extra=RESTART
+    )
+    run: Path = Field(Path("var/run"), description="What lives as long as the service runs.", json_schema_extra=RESTART)
+
+
+class Grpc(_Section):
+    """The gRPC listener."""
+
+    host: str = Field(
+        "127.0.0.1",
+        description="The address to listen on; 0.0.0.0 or :: for every one.",
+        json_schema_extra=RESTART,
+        min_length=1,
+    )
+    port: Port = Field(50051, description="0 takes a free one.", json_schema_extra=RESTART)
+    max_message_bytes: Annotated[_Int, Field(ge=65536, le=1 << 30)] = Field(
+        4 << 20, description="The largest request message.", json_schema_extra=RESTART
+    )
+    stall_seconds: Seconds = Field(
+        300, description="A follower that takes nothing for so long is cut off.", json_schema_extra=LIVE
+    )
+    drain_seconds: PauseSeconds = Field(
+        10, description="How long calls under way may take when the server stops.", json_schema_extra=LIVE
+    )
+
+
+class Rest(_Section):
+    """The REST/JSON listener: the same service over HTTPS."""
+
+    enabled: bool = Field(True, description="Whether there is one.", json_schema_extra=RESTART)
+    host: str = Field(
+        "127.0.0.1",
+        description="The address to listen on; 0.0.0.0 or :: for every one.",
+        json_schema_extra=RESTART,
+        min_length=1,
+    )
+    port: Port = Field(8443, description="0 takes a free one.", json_schema_extra=RESTART)
+    max_body_bytes: Annotated[_Int, Field(ge=65536, le=1 << 30)] = Field(
+        6 << 20,
+        description="The largest request body, or line of one that is a stream, decompressed. JSON is larger than the "
+        "same message over gRPC, base64 by a third.",
+        json_schema_extra=RESTART,
+    )
+    body_seconds: Seconds = Field(
+        60,
+        description="How long a request body may take to come (of one that is a stream: each piece), and an answer to "
+        "go.",
+        json_schema_extra=RESTART,
+    )
+    idle_seconds: Seconds = Field(
+        60,
+        description="How long a connection may be silent, and a request's header may take.",
+        json_schema_extra=RESTART,
+    )
+    connections: Count = Field(2000, description="Connections at a time.", json_schema_extra=RESTART)
+
+
+class Metrics(_Section):
+    """Figures and probes over plain HTTP: `/metrics`, `/livez`, `/readyz`."""
+
+    enabled: bool = Field(True, description="Whether they are served.", json_schema_extra=RESTART)
+    host: str = Field(
+        "127.0.0.1",
+        description="The address to listen on; 0.0.0.0 or :: for every one. Whoever reaches it can read the figures: "
+        "they tell how busy the service is, and nothing of its users or jobs.",
+        json_schema_extra=RESTART,
+        min_length=1,
+    )
+    port: Port = Field(9464, description="0 takes a free one.", json_schema_extra=RESTART)
+
+
+class Auth(_Section):
+    """Who is let in."""
+
+    token_lifetime_seconds: Seconds = Field(
+        3600, description="How long a token works; of those that are given out from now on.", json_schema_extra=LIVE
+    )
+
+
+class Jobs(_Section):
+    """How jobs are run. What a job gets is fixed when it starts; a running one keeps it."""
+
+    running: Count = Field(2048, description="Jobs running at a time, of all users.", json_schema_extra=LIVE)
+    parallelism: Count = Field(
+        default_factory=lambda: max(4, os.cpu_count() or 1),
+        description="Jobs of one batch running at a time, where it says nothing; of batches that come from now on.",
+        json_schema_extra={**LIVE, "default": "the number of CPUs, at least 4"},
+    )
+    timeout_seconds: Annotated[Seconds | None, OrNone] = Field(
+        None, description="A job's timeout where it says none.", json_schema_extra=LIVE
+    )
+    grace_seconds: PauseSeconds = Field(5, description="Between SIGTERM and SIGKILL.", json_schema_extra=LIVE)
+    linger_seconds: PauseSeconds = Field(
+        1, description="How long output may stay open once a job's first process has ended.", json_schema_extra=LIVE
+    )
+    log_bytes: Annotated[Bytes | None, OrNone] = Field(
+        64 << 30, description="What one job may print at the most.", json_schema_extra=LIVE
+    )
+    path: Annotated[str | None, OrNone] = Field(
+        None, description="The jobs' PATH, where the executor's default does not do.", json_schema_extra=RESTART
+    )
+    isolation: Literal["auto", "none"] = Field(
+        "auto",
+        description="Own namespaces for the jobs where the kernel allows it, or none.",
+        json_schema_extra=RESTART,
+    )
+
+
+class Executor(_Section):
+    """Where the executor comes from, when the server is started by itself (`jobworker server`, in a container say)."""
+
+    socket: Annotated[Path | None, OrNone] = Field(
+        None,
+        description="The server listens here for its executor, which is started with `--connect` and this path. Jobs "
+        "must not be able to write into its folder. None: an inherited socket.",
+        json_schema_extra=RESTART,
+    )
+    uid: Annotated[_Int | None, Field(ge=0, le=(1 << 32) - 2), OrNone] = Field(
+        None,
+        description="The user that the executor runs as; nobody else's connection to the socket is taken. None: the "
+        "server's own user.",
+        json_schema_extra=RESTART,
+    )
+
+
+class Limits(_Section):
+    """What is taken in at the most. What was accepted before stays accepted."""
+
+    batch_jobs: Count = Field(1_000_000, description="Jobs in one batch.", json_schema_extra=LIVE)
+    user_unfinished_jobs: Count = Field(
+        2_000_000, description="A user's jobs that are not final.", json_schema_extra=LIVE
+    )
+    user_unfinished_batches: Count = Field(
+        20_000, description="A user's batches that are not final.", json_schema_extra=LIVE
+    )
+    free_disk_bytes: Annotated[_Int, Field(ge=0, le=_MOST)] = Field(
+        256 << 20,
+        description="No batch is accepted when less is free on the data folder's file system.",
+        json_schema_extra=LIVE,
+    )
+
+
+class Retention(_Section):
+    """How long what is finished is kept."""
+
+    finished_seconds: Annotated[Seconds | None, OrNone] = Field(
+        None,
+        description="A finished batch, its results and its logs are removed so long after its end; none: never. Under "
+        "a day, a repeated submission may find its batch removed, and run it again.",
+        json_schema_extra=LIVE,
+    )
+
+
+class Logs(_Section):
+    """The service's own log, `service.jsonl` in `paths.logs`."""
+
+    max_bytes: Annotated[_Int, Field(ge=1 << 16, le=_MOST)] = Field(
+        64 << 20,
+        description="When the file is as large, it becomes service.jsonl.1, that one service.jsonl.2, and so on.",
+        json_schema_extra=LIVE,
+    )
+    files: Annotated[_Int, Field(ge=1, le=10_000)] = Field(
+        8, description="How many older files are kept.", json_schema_extra=LIVE
+    )
+    jobs_per_batch: Annotated[_Int, Field(ge=0, le=1_000_000_000)] = Field(
+        100,
+        description="The ends of so many jobs of a batch, the first, are told at level info, and as many more that "
+        "failed; the others at debug.",
+        json_schema_extra=LIVE,
+    )
+
+
+class Traces(_Section):
+    """Traces, exported by OTLP as the OTEL_* variables of the environment say; see traces.md."""
+
+    exporter: Literal["auto", "otlp", "none"] = Field(
+        "auto",
+        description="auto is otlp where OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set, or "
+        "OTEL_TRACES_EXPORTER says so.",
+        json_schema_extra=RESTART,
+    )
+    sample_ratio: Annotated[Annotated[_Float, Field(ge=0, le=1, allow_inf_nan=False)] | None, OrNone] = Field(
+        None,
+        description="The share of traces that is kept; none: what OTEL_TRACES_SAMPLER says, or all.",
+        json_schema_extra=LIVE,
+    )
+    jobs_per_batch: Annotated[_Int, Field(ge=0, le=1_000_000)] = Field(
+        500,
+        description="The first so many jobs of a batch have spans, and as many more that failed.",
+        json_schema_extra=LIVE,
+    )
+
+
+class Settings(BaseModel):
+    """The whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What the service's own log tells.", json_schema_extra=LIVE
+    )
+    paths: Paths = Paths()
+    grpc: Grpc = Grpc()
+    rest: Rest = Rest()
+    metrics: Metrics = Metrics()
+    auth: Auth = Auth()
+    jobs: Jobs = Jobs()
+    executor: Executor = Executor()
+    limits: Limits = Limits()
+    retention: Retention = Retention()
+    logs: Logs = Logs()
+    traces: Traces = Traces()
+
+
+def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Values that are valid each and cannot be together: (key, what is wrong). Defaults contradict nothing: only a
+    value that was given is at fault."""
+    jobs, limits = settings.jobs, settings.limits
+    if "parallelism" in jobs.model_fields_set and jobs.parallelism > jobs.running:
+        yield "jobs.parallelism", f"{jobs.parallelism} is more than jobs.running, {jobs.running}"
+    if "batch_jobs" in limits.model_fields_set and limits.batch_jobs > limits.user_unfinished_jobs:
+        yield (
+            "limits.batch_jobs",
+            f"{limits.batch_jobs} is more than limits.user_unfinished_jobs, {limits.user_unfinished_jobs}",
+        )
+    listeners: list[tuple[str, Grpc | Rest | Metrics]] = [("grpc", settings.grpc)]
+    listeners += [("rest", settings.rest)] if settings.rest.enabled else []
+    listeners += [("metrics", settings.metrics)] if settings.metrics.enabled else []
+    for (one, first), (other, second) in combinations(listeners, 2):
+        if first.port == second.port != 0 and first.host == second.host:
+            given, taken = (other, one) if "port" in second.model_fields_set else (one, other)
+            yield f"{given}.port", f"{first.port} is {taken}.port as well"

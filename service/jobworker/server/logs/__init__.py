@@ -1,0 +1,1 @@
+"""How the logs of jobs reach their followers: files in, pieces out. Knows batches, not gRPC."""

@@ -1,0 +1,103 @@
+"""One log on its way to one follower: a place in the file, and what comes next from there.
+
+Takes one step at a time and never waits; whose turn it is, and waking up, are the merge's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from jobworker.server.logs.logfile import PIECE_BYTES, LogFile, LogFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobworker.server.logs.pieces import Form
+    from jobworker.server.model import JobEnd, LogStream
+
+T = TypeVar("T")
+
+GAP_REASON = "these bytes did not reach the disk before the machine stopped"
+
+
+class Follow(Generic[T]):
+    """A log being followed. `limit` is where data ends: None while the job runs and more may come."""
+
+    def __init__(self, *, files: LogFiles, form: Form[T], index: int, stream: LogStream) -> None:
+        self._files = files
+        self._form = form
+        self.index = index
+        self.stream = stream
+        self.offset = 0
+        self.wake: Callable[[], None] = _nobody
+        self.file: LogFile | None = None
+        self.limit: int | None = None
+        self.end: JobEnd | None = None
+        self.done = False
+        self.queued = False  # it has its place in the merge's queue
+
+    def finish(self, end: JobEnd, total_bytes: int) -> None:
+        """The job is final: `total_bytes` is all there will be."""
+        self.end = end
+        self.limit = total_bytes
+
+    def step(self) -> T | None:
+        """The next piece; None when there is none now: `more` then says whether to ask again at once.
+
+        Raises:
+            BlockingIOError: the next bytes are not in memory: take `step_cold`.
+        """
+        want = self._want()
+        if want:
+            count = self.file.read(self.offset, self._files.buffer[:want]) if self.file else 0
+            if count:
+                return self._data(self._files.buffer[:count])
+        return self._beyond_data(short=want > 0)
+
+    async def step_cold(self) -> T | None:
+        """As `step`, in a thread."""
+        want = self._want()
+        if want and self.file:
+            data = await self.file.read_cold(self.offset, want)
+            if data:
+                return self._data(memoryview(data))
+        return self._beyond_data(short=want > 0)
+
+    @property
+    def more(self) -> bool:
+        """There is something to step for now: not only after a write, or after the job's end."""
+        if self.done:
+            return False
+        return self.limit is not None or (self.file is not None and self.file.size > self.offset)
+
+    def close(self) -> None:
+        """Lets the file go; `listen`ers must be gone before."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def _want(self) -> int:
+        if self.limit is None:
+            return PIECE_BYTES
+        return max(0, min(PIECE_BYTES, self.limit - self.offset))
+
+    def _data(self, view: memoryview) -> T:
+        offset = self.offset
+        self.offset += len(view)
+        self._files.sent_bytes += len(view)
+        return self._form.data(self.index, self.stream, offset, view)
+
+    def _beyond_data(self, *, short: bool) -> T | None:
+        if self.limit is None:
+            return None
+        if short and self.end is not None:  # the file is shorter than recorded
+            offset, self.offset = self.offset, self.limit
+            return self._form.gap(self.index, self.stream, offset, self.limit - offset, GAP_REASON)
+        self.done = True
+        if self.end is None:
+            return None
+        return self._form.end(self.index, self.stream, self.limit, self.end)
+
+
+def _nobody() -> None:
+    """Wakes nobody: the merge sets its own."""

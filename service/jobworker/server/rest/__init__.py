@@ -1,0 +1,1 @@
+"""REST/JSON: the same methods as gRPC, by their google.api.http annotations."""

@@ -1,0 +1,45 @@
+"""AuthService: a password, over a certificate, for a token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobworker.server.rpc.call import CURRENT
+from jobworker.v1 import auth_pb2, auth_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+
+class Token(Protocol):
+    """A token that was given."""
+
+    @property
+    def access_token(self) -> str: ...
+
+    @property
+    def expires_at_unix(self) -> float: ...
+
+
+class Login(Protocol):
+    """Who gives tokens."""
+
+    def login(self, *, certificate_pem: bytes | None, username: str, password: str) -> Awaitable[Token]: ...
+
+
+class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
+    """See auth.proto."""
+
+    def __init__(self, *, identity: Login) -> None:
+        self._identity = identity
+
+    async def Login(self, request: auth_pb2.LoginRequest, context: Any) -> auth_pb2.LoginResponse:  # noqa: ARG002, N802
+        """Checks the password and gives a token."""
+        token = await self._identity.login(
+            certificate_pem=CURRENT.get().certificate_pem, username=request.username, password=request.password
+        )
+        return auth_pb2.LoginResponse(
+            access_token=token.access_token, expires_at=Timestamp(seconds=int(token.expires_at_unix))
+        )

@@ -1,0 +1,107 @@
+"""The port: mutual TLS, keepalive, limits. Knows no service."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_REQUEST_BYTES = 4 << 20
+_MAX_METADATA_BYTES = 16 << 10
+_KEEPALIVE_MS = 10_000  # and as long again for the answer
+_PING_TIMEOUT_MS = 20_000  # on a slow link a ping waits behind the data; still, who vanished is noticed within 30 s
+_CLIENT_PING_MS = 5_000  # clients that ping more often than this are sent away
+_MAX_STREAMS_PER_CONNECTION = 1000
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 0),  # else a second server takes the same port in silence, and half of the calls
+    ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+    ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
+    ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
+    # Of every ping. gRPC sends no second one while one is under way, as those that measure bandwidth often are; by
+    # default that one would be waited for a minute.
+    ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", _CLIENT_PING_MS),
+)
+
+
+class Tls(Protocol):
+    """The server's key and certificate, and the CA that clients' certificates are of; PEM."""
+
+    @property
+    def private_key_pem(self) -> bytes: ...
+
+    @property
+    def certificate_chain_pem(self) -> bytes: ...
+
+    @property
+    def ca_pem(self) -> bytes: ...
+
+
+class Listener:
+    """A gRPC server on one address. `port` is the one in use, when 0 was asked for."""
+
+    def __init__(self, *, tls: Tls, host: str, port: int, max_request_bytes: int = MAX_REQUEST_BYTES) -> None:
+        self._server = grpc.aio.server(options=(*OPTIONS, ("grpc.max_receive_message_length", max_request_bytes)))
+        self._credentials = grpc.ssl_server_credentials(
+            [(tls.private_key_pem, tls.certificate_chain_pem)],
+            root_certificates=tls.ca_pem,
+            require_client_auth=True,
+        )
+        self._host = host
+        self.port = port
+
+    async def start(self, handlers: Mapping[str, Any]) -> None:
+        """Serves `handlers`, by full method name.
+
+        Raises:
+            OSError: the address cannot be listened on; the message says why.
+        """
+        # Not as registered methods: gRPC keeps a request for each of these outstanding, which costs a tenth.
+        self._server.add_generic_rpc_handlers((_Generic(handlers),))
+        address = f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
+        try:
+            bound = self._server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise _why(self._host, self.port) from error
+        if not bound:
+            raise _why(self._host, self.port)
+        self.port = bound
+        await self._server.start()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Closes the port, and connections when their calls are over or the grace is."""
+        await self._server.stop(grace_seconds)
+
+
+class _Generic(grpc.GenericRpcHandler):
+    def __init__(self, handlers: Mapping[str, Any]) -> None:
+        self._handlers = handlers
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._handlers.get(handler_call_details.method)
+
+
+def _why(host: str, port: int) -> OSError:
+    """gRPC tells only that it failed: bind once more to learn why."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return OSError(errno.EADDRINUSE, f"port {port} on {host} is taken by another process")
+        return OSError(error.errno or errno.EINVAL, f"cannot listen on {host} port {port}: {error.strerror}")
+    return OSError(errno.EADDRNOTAVAIL, f"cannot listen on {host} port {port}: {os.strerror(errno.EADDRNOTAVAIL)}")

@@ -1,0 +1,144 @@
+"""JobQueryService: batches, their jobs and logs, read."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jobworker.server.errors import InvalidRequestError, PermissionDeniedError, invalid
+from jobworker.server.ids import CorrelationId
+from jobworker.server.logs import ask
+from jobworker.server.logs.merge import Merge
+from jobworker.server.model import BatchState, JobState
+from jobworker.server.rpc import convert, waiting
+from jobworker.server.rpc.call import CURRENT, about, caller, scope
+from jobworker.server.rpc.chunk import Chunks
+from jobworker.server.rpc.search import Search
+from jobworker.server.rpc.stall import Stall
+from jobworker.v1 import job_pb2, query_pb2, query_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobworker.server.logs.logfile import LogFiles
+    from jobworker.server.model import BatchView
+
+_DEFAULT_PAGE, _MAX_PAGE = 50, 1000
+
+
+class Find(Protocol):
+    """Where batches are found; `user` None is anyone's."""
+
+    def find(self, correlation_id: CorrelationId, *, user: str | None) -> BatchView: ...
+
+    def list(
+        self, *, user: str | None, states: frozenset[BatchState], page_size: int, page_token: str
+    ) -> tuple[list[BatchView], str]: ...
+
+
+class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
+    """See query.proto."""
+
+    def __init__(self, *, batches: Find, files: LogFiles, stall_seconds: float, clock_ns: Callable[[], int]) -> None:
+        """A stream whose client takes nothing for `stall_seconds` is cut."""
+        self._batches = batches
+        self._files = files
+        self.stall_seconds = stall_seconds  # of streams that begin from now on
+        self._chunks = Chunks(clock_ns=clock_ns)
+
+    async def StreamLogs(self, request: query_pb2.StreamLogsRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        """Sends the exact bytes of logs."""
+        batch = self._find(request.correlation_id)
+        wanted = await _log_ask(batch, request)
+        stall = Stall(call=CURRENT.get(), stall_seconds=self.stall_seconds)
+        # The next piece is read once the last one is on its way: the client's own pace, and one piece in memory.
+        with stall:
+            async with Merge(batch=batch, ask=wanted, files=self._files, form=self._chunks) as merge:
+                while (piece := await merge.next()) is not None:
+                    stall.begin()
+                    await context.write(piece)
+                    stall.end()
+
+    async def SearchJob(self, request: query_pb2.SearchJobRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        """Tells jobs in index order, each with its log as text."""
+        batch = self._find(request.correlation_id)
+        search = Search(
+            batch=batch,
+            indexes=ask.selected(batch, request.job_index),
+            states=convert.states(request.state, JobState),
+            follow=not request.snapshot,
+            with_log=not request.omit_log,
+            files=self._files,
+        )
+        stall = Stall(call=CURRENT.get(), stall_seconds=self.stall_seconds)
+        with stall:
+            async with aclosing(search.responses()) as responses:
+                async for response in responses:
+                    stall.begin()
+                    await context.write(response)
+                    stall.end()
+
+    async def GetBatch(self, request: query_pb2.GetBatchRequest, context: Any) -> job_pb2.Batch:  # noqa: ARG002, N802
+        """A batch in counts."""
+        return convert.batch(self._find(request.correlation_id))
+
+    async def WaitBatch(self, request: query_pb2.WaitBatchRequest, context: Any) -> job_pb2.Batch:  # noqa: ARG002, N802
+        """A batch in counts, once it is final or the time is over."""
+        batch = self._find(request.correlation_id)
+        timeout_seconds = convert.seconds(request.timeout, "timeout") if request.HasField("timeout") else None
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await waiting.until_final(batch)
+        except TimeoutError:
+            pass  # as it is, then
+        return convert.batch(batch)
+
+    async def ListBatches(  # noqa: N802
+        self,
+        request: query_pb2.ListBatchesRequest,
+        context: Any,  # noqa: ARG002
+    ) -> query_pb2.ListBatchesResponse:
+        """A page of batches."""
+        user = scope()
+        if user is None:
+            user = request.user or None
+        elif request.user not in ("", user):
+            raise PermissionDeniedError(f"{caller().user} sees no batches of others")
+        page, next_token = self._batches.list(
+            user=user,
+            states=convert.states(request.state, BatchState),
+            page_size=min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE),
+            page_token=request.page_token,
+        )
+        return query_pb2.ListBatchesResponse(batches=[convert.batch(b) for b in page], next_page_token=next_token)
+
+    def _find(self, correlation_id: str) -> BatchView:
+        return self._batches.find(about(correlation_id), user=scope())
+
+
+async def _log_ask(batch: BatchView, request: query_pb2.StreamLogsRequest) -> ask.Ask:
+    indexes = ask.selected(batch, request.job_index)
+    starts = await ask.starts(
+        batch,
+        (
+            ask.Cursor(c.job_index, convert.stream(c.stream, f"cursors[{i}].stream"), c.offset)
+            for i, c in enumerate(request.cursors)
+        ),
+    )
+    if request.offset:
+        if len(request.job_index) != 1:
+            raise invalid("offset", "goes with exactly one job_index; use cursors")
+        if starts:
+            raise invalid("offset", "cannot be given together with cursors")
+        try:
+            starts = await ask.starts(batch, [ask.Cursor(indexes[0], None, request.offset)])
+        except InvalidRequestError as error:
+            raise invalid("offset", error.violations[0].description) from None
+    return ask.Ask(
+        indexes=indexes,
+        starts=starts,
+        follow=not request.no_follow,
+        tail_bytes=request.tail_bytes,
+        tail_lines=request.tail_lines,
+    )

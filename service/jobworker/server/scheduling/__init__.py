@@ -1,0 +1,1 @@
+"""Taking work in, and giving it to workers."""

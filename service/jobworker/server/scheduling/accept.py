@@ -1,0 +1,318 @@
+"""Takes a batch in: validate, write, sync, and only then give the id out. What is not committed leaves no trace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jobworker.server.errors import AlreadyExistsError, ExhaustedError, UnavailableError, invalid
+from jobworker.server.ids import CorrelationId
+from jobworker.server.model import BatchHeader, BatchOptions, JobSpec, JobState
+from jobworker.server.scheduling.validate import check_job, check_options
+from jobworker.server.store.active import ActiveBatch
+from jobworker.server.store.batches import Batches
+from jobworker.server.store.batchfile import BatchReader, BatchWriter, Digest, encode_spec
+from jobworker.server.store.journal import SharedSync, Syncer
+from jobworker.server.store.layout import BATCH, Layout, sync_folder
+from jobworker.server.telemetry.observe import Observer
+
+DAY_MS = 86_400_000
+_BUSY_RETRY_SECONDS = 1.0
+_FULL_RETRY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptLimits:
+    """What is taken at the most."""
+
+    batch_jobs: int
+    user_unfinished_jobs: int
+    user_unfinished_batches: int
+    free_disk_bytes: int
+    default_parallelism: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A batch that is on disk; `accepted_at` in Unix nanoseconds."""
+
+    correlation_id: CorrelationId
+    duplicate: bool
+    accepted_at: int
+    job_count: int
+
+
+class Acceptor:
+    """Makes intakes."""
+
+    def __init__(
+        self,
+        *,
+        layout: Layout,
+        batches: Batches,
+        syncer: Syncer,
+        limits: AcceptLimits,
+        boot: str,
+        clock_ns: Callable[[], int],
+        accepted: Callable[[ActiveBatch], None],
+        observer: Observer,
+        admit: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`accepted` is handed each new batch, once it is durable; `admit` raises when no new one is taken now."""
+        self.layout = layout
+        self.batches = batches
+        self.syncer = syncer
+        self.limits = limits
+        self.boot = boot
+        self.clock_ns = clock_ns
+        self.accepted = accepted
+        self.observer = observer
+        self.admit = admit
+        self.under_way: set[CorrelationId] = set()
+        self.active_folder = SharedSync(syncer=syncer, work=lambda: sync_folder(layout.active_root))
+        self._closed = False
+
+    def configure(self, limits: AcceptLimits) -> None:
+        """Takes other limits, for what comes from now on."""
+        self.limits = limits
+
+    def close(self) -> None:
+        """Takes no new batches; those begun may still commit."""
+        self._closed = True
+
+    def begin(self, *, user: str, correlation_id: CorrelationId | None, single: bool) -> Intake:
+        """Opens an intake.
+
+        Args:
+            user: whose batch it will be.
+            correlation_id: the client's own name for it; None makes one.
+            single: the request is the job itself (ExecuteJob): field paths have no `jobs[i].` before them.
+
+        Raises:
+            InvalidRequestError: the name's time is more than a day from now.
+            AlreadyExistsError: the name is another's.
+            ExhaustedError: the user's share or the disk is full.
+            UnavailableError: the service stops or drains, or the same batch is just being taken in.
+            PreconditionError: the service is stopped.
+        """
+        if self._closed:
+            raise UnavailableError("the service is stopping", retry_after_seconds=_BUSY_RETRY_SECONDS)
+        now_ns = self.clock_ns()
+        if correlation_id is None:
+            return _NewIntake(self, CorrelationId.make(now_ns // 1_000_000), user, single, now_ns)
+        if abs(correlation_id.unix_ms - now_ns // 1_000_000) > DAY_MS:
+            raise invalid("x-correlation-id", "its time is more than a day from the server's")
+        if correlation_id in self.under_way:
+            raise UnavailableError(
+                f"batch {correlation_id} is just being submitted", retry_after_seconds=_BUSY_RETRY_SECONDS
+            )
+        if (folder := self._folder_of(correlation_id, user)) is not None:
+            return _RepeatedIntake(self, correlation_id, folder, single)
+        return _NewIntake(self, correlation_id, user, single, now_ns)
+
+    def _folder_of(self, correlation_id: CorrelationId, user: str) -> str | None:
+        active = self.batches.active.get(correlation_id)
+        if active is not None:
+            owner, folder = active.header.user, active.folder
+        else:
+            for owner in self.layout.users():
+                folder = self.layout.finished(owner, correlation_id)
+                if os.path.exists(folder):
+                    break
+            else:
+                return None
+        if owner != user:
+            raise AlreadyExistsError(f"the name {correlation_id} is taken")
+        return folder
+
+    def check_room(self, user: str) -> int:
+        """How many more unfinished jobs a user may have.
+
+        Raises:
+            ExhaustedError: none, or the disk is nearly full.
+        """
+        disk = os.statvfs(self.layout.data)
+        if disk.f_bavail * disk.f_frsize < self.limits.free_disk_bytes or disk.f_favail < 1000 < disk.f_files:
+            raise ExhaustedError(
+                "the service's disk is nearly full", subject="service", retry_after_seconds=_FULL_RETRY_SECONDS
+            )
+        mine = [b for b in self.batches.active.values() if b.header.user == user]
+        if len(mine) >= self.limits.user_unfinished_batches:
+            raise self.exhausted(user, f"{self.limits.user_unfinished_batches} unfinished batches")
+        unfinished = sum(b.counts().get(JobState.QUEUED, 0) + len(b.running) for b in mine)
+        if unfinished >= self.limits.user_unfinished_jobs:
+            raise self.exhausted(user, f"{self.limits.user_unfinished_jobs} unfinished jobs")
+        return self.limits.user_unfinished_jobs - unfinished
+
+    @staticmethod
+    def exhausted(user: str, what: str) -> ExhaustedError:
+        """The error of a full share."""
+        return ExhaustedError(
+            f"user {user} would have more than {what}", subject=f"user:{user}", retry_after_seconds=_FULL_RETRY_SECONDS
+        )
+
+
+class Intake:
+    """A batch on its way in: `add` each job, then `commit`; `abort` in any other case. Not for two tasks at a time."""
+
+    def __init__(self, acceptor: Acceptor, correlation_id: CorrelationId, single: bool) -> None:
+        self._acceptor = acceptor
+        self.correlation_id = correlation_id
+        self._single = single
+        self._count = 0
+        self._digest = Digest()
+
+    def add(self, spec: JobSpec, options: BatchOptions | None) -> None:
+        """Validates a job and writes it. `options` come with the first alone.
+
+        Raises:
+            InvalidRequestError: with the field's path.
+            ExhaustedError: the batch, or the user's share, is full.
+            OSError: it could not be written.
+        """
+        prefix = "" if self._single else f"jobs[{self._count}]."
+        if options is not None and self._count:
+            raise invalid(f"{prefix}batch", "is allowed on the first message alone")
+        check_job(spec, prefix=prefix)
+        with _disk_full_is_told():
+            if self._count == 0:
+                options = options or BatchOptions()
+                check_options(options, prefix=prefix)
+                self._digest.add_options(options)
+                self._begin(options)
+            self._add(encode_spec(spec))
+        self._count += 1
+
+    def _begin(self, options: BatchOptions) -> None:
+        raise NotImplementedError
+
+    def _add(self, line: bytes) -> None:
+        raise NotImplementedError
+
+    async def commit(self) -> Accepted:
+        """Makes the batch durable; after it, its jobs may start. When cancelled meanwhile, the batch never was.
+
+        Raises:
+            InvalidRequestError: it has no jobs.
+            AlreadyExistsError: the name stands for another content.
+            OSError: it could not be made durable.
+        """
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Leaves nothing behind; after a commit, or again, it does nothing."""
+
+
+@contextlib.contextmanager
+def _disk_full_is_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ExhaustedError(
+            "the service's disk is full", subject="service", retry_after_seconds=_FULL_RETRY_SECONDS
+        ) from e
+
+
+class _NewIntake(Intake):
+    def __init__(self, acceptor: Acceptor, correlation_id: CorrelationId, user: str, single: bool, now_ns: int) -> None:
+        super().__init__(acceptor, correlation_id, single)
+        self._user = user
+        self._now_ns = now_ns
+        acceptor.admit()
+        self._room = acceptor.check_room(user)
+        self._folder = acceptor.layout.active(correlation_id)
+        self._writer: BatchWriter | None = None
+        self._header: BatchHeader | None = None
+        acceptor.under_way.add(correlation_id)
+
+    def _begin(self, options: BatchOptions) -> None:
+        self._header = BatchHeader(
+            correlation_id=self.correlation_id,
+            user=self._user,
+            accepted_at=self._now_ns,
+            name=options.name,
+            parallelism=options.parallelism or self._acceptor.limits.default_parallelism,
+            fail_fast=options.fail_fast,
+            labels=options.labels,
+        )
+        os.mkdir(self._folder, mode=0o700)
+        self._writer = BatchWriter(f"{self._folder}/{BATCH}", self._header, self._digest)
+
+    def _add(self, line: bytes) -> None:
+        limit = self._acceptor.limits.batch_jobs
+        if self._count >= limit:
+            raise self._acceptor.exhausted(self._user, f"{limit} jobs in one batch")
+        if self._count >= self._room:
+            raise self._acceptor.exhausted(self._user, f"{self._acceptor.limits.user_unfinished_jobs} unfinished jobs")
+        assert self._writer is not None  # noqa: S101  (_begin made it with the first job)
+        self._writer.add(line)
+
+    async def commit(self) -> Accepted:
+        if self._writer is None or self._header is None:
+            raise invalid("jobs", "is empty: a batch has at least one job")
+        self._acceptor.admit()  # again: a batch of many jobs is long on its way
+        writer, folder = self._writer, self._folder
+
+        def sync() -> None:
+            writer.finish()
+            writer.sync()
+            sync_folder(folder)
+
+        durable = self._acceptor.syncer.run(sync)
+        try:
+            with _disk_full_is_told():
+                await asyncio.shield(durable)
+                await self._acceptor.active_folder.sync()
+        except asyncio.CancelledError:
+            # The descriptor must not be closed, and perhaps used anew, under the thread that syncs it.
+            await asyncio.wait([durable])
+            raise
+        batch = ActiveBatch(
+            folder=folder,
+            header=self._header,
+            job_count=self._count,
+            offsets=writer.offsets,
+            syncer=self._acceptor.syncer,
+            boot=self._acceptor.boot,
+        )
+        writer.close()
+        self._writer = None
+        self._acceptor.under_way.discard(self.correlation_id)
+        self._acceptor.batches.active[self.correlation_id] = batch
+        self._acceptor.observer.batch_accepted(self._header, self._count, self._now_ns, self._acceptor.clock_ns())
+        self._acceptor.accepted(batch)
+        return Accepted(self.correlation_id, False, self._now_ns, self._count)
+
+    def abort(self) -> None:
+        self._acceptor.under_way.discard(self.correlation_id)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self._acceptor.layout.discard(self._folder)
+
+
+class _RepeatedIntake(Intake):
+    """A batch that is there already: it is only compared."""
+
+    def __init__(self, acceptor: Acceptor, correlation_id: CorrelationId, folder: str, single: bool) -> None:
+        super().__init__(acceptor, correlation_id, single)
+        # At once: when the batch ends, its folder moves.
+        reader = BatchReader(folder)
+        self._header, self._closing = reader.header(), reader.closing()
+
+    def _begin(self, options: BatchOptions) -> None:
+        """The options are in the digest."""
+
+    def _add(self, line: bytes) -> None:
+        self._digest.add_job(line)
+
+    async def commit(self) -> Accepted:
+        if self._closing is None or self._closing[1] != self._digest.hex():
+            raise AlreadyExistsError(f"batch {self.correlation_id} exists with another content")
+        return Accepted(self.correlation_id, True, self._header.accepted_at, self._closing[0])

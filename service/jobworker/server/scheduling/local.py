@@ -1,0 +1,337 @@
+"""The executor beside the server: a Worker over its socket. Of the server, this file alone knows executor/protocol.py.
+
+One connection lives in sessions. Each begins with our `attach`; what arrives before the `hello` that answers it was
+meant for a server before this one, and is dropped: the snapshot behind that hello tells it all again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from typing import Any
+
+from jobworker.executor import protocol
+from jobworker.server.model import EndReason, JobEnd, JobState, Usage
+from jobworker.server.scheduling.worker import Attached, Listener, Order
+from jobworker.server.telemetry.log import Log
+
+# Messages taken in one turn of the loop; callers' own work comes between.
+_MESSAGES_AT_ONCE = 32
+_IDS_AT_ONCE = 1000
+# Ends are gathered for so long before they are acknowledged together.
+_ACK_SECONDS = 0.02
+
+_ENDS: dict[str, tuple[JobState, EndReason]] = {
+    protocol.EXITED: (JobState.FAILED, EndReason.EXITED),
+    protocol.SIGNALLED: (JobState.FAILED, EndReason.SIGNALLED),
+    protocol.SPAWN_FAILED: (JobState.FAILED, EndReason.SPAWN_FAILED),
+    protocol.TIMEOUT: (JobState.TIMED_OUT, EndReason.TIMEOUT),
+    protocol.CANCELLED: (JobState.CANCELLED, EndReason.CANCELLED),
+    protocol.LOG_LIMIT: (JobState.FAILED, EndReason.LOG_LIMIT),
+    protocol.MEMORY: (JobState.FAILED, EndReason.MEMORY),
+    protocol.INTERRUPTED: (JobState.FAILED, EndReason.INTERRUPTED),
+    protocol.DISK_FULL: (JobState.FAILED, EndReason.DISK_FULL),
+}
+_UNKNOWN_END = (JobState.FAILED, EndReason.SIGNALLED)
+
+
+class LocalWorker:
+    """A Worker. `connect` gives it a socket, and again after the connection ended."""
+
+    def __init__(self, *, listener: Listener, log: Log) -> None:
+        self.epoch: str | None = None
+        self.epochs = 0  # executors seen, one after another
+        self._last_epoch = ""
+        self._listener = listener
+        self._log = log
+        self._connection: protocol.Connection | None = None
+        self._socket: socket.socket | None = None
+        self._session = ""
+        self._hello: dict[str, Any] | None = None
+        self._live = False  # the snapshot of this session is taken
+        self._waiting_ids: set[str] = set()
+        self._running: dict[str, int] = {}
+        self._ended: dict[str, JobEnd] = {}
+        self._outbox: deque[tuple[protocol.Message, list[int]]] = deque()
+        self._waiting = False
+        self._acks: list[str] = []
+        self.stopping = asyncio.Event()  # it ends its jobs, and then itself
+        self.gone = asyncio.Event()  # there is no connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, and its end was not seen yet."""
+        return self._connection is not None
+
+    def connect(self, sock: socket.socket, *, lock: int | None = None) -> None:
+        """Takes a connected socket over, and opens a session on it. `lock`: a descriptor for the executor to hold,
+        taken over as well (admission.py)."""
+        self.close()
+        self._socket = sock
+        self.stopping.clear()
+        self.gone.clear()
+        self._connection = protocol.Connection(sock)
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
+        self._attach(lock)
+
+    def close(self) -> None:
+        """Lets go of the socket; jobs run on."""
+        if self._socket is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket.fileno())
+        loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        self._socket = self._connection = None
+        self.gone.set()
+        self._detach()
+
+    # -- Worker
+
+    def start(self, orders: list[Order]) -> None:
+        message: list[protocol.Order] = []
+        fds: list[int] = []
+        for order in orders:
+            if len(fds) + 3 > protocol.DESCRIPTORS:
+                self._send({"m": "start", "epoch": self.epoch, "orders": message}, fds)
+                message, fds = [], []
+            message.append(_order(order))
+            if order.stdin is not None:
+                fds.append(order.stdin)
+            fds += order.logs
+        self._send({"m": "start", "epoch": self.epoch, "orders": message}, fds)
+
+    def stop(self, ids: list[str], grace_seconds: float | None, *, interrupt: bool = False) -> None:
+        reason = protocol.INTERRUPTED if interrupt else protocol.CANCELLED
+        if self.epoch is not None:
+            for i in range(0, len(ids), _IDS_AT_ONCE):
+                some = ids[i : i + _IDS_AT_ONCE]
+                self._send({"m": "stop", "ids": some, "reason": reason, "grace": grace_seconds})
+
+    def acknowledge(self, ids: list[str]) -> None:
+        # Nobody waits for an acknowledgement, and a message for each quick job would wake the executor twice as often.
+        if not self._acks:
+            asyncio.get_running_loop().call_later(_ACK_SECONDS, self._send_acks)
+        self._acks += ids
+
+    def _send_acks(self) -> None:
+        ids, self._acks = self._acks, []
+        if self._live:
+            for i in range(0, len(ids), _IDS_AT_ONCE):
+                self._send({"m": "ack", "ids": ids[i : i + _IDS_AT_ONCE]})
+
+    # -- sending
+
+    def _send(self, message: protocol.Message, fds: list[int] | None = None) -> None:
+        """Sends now, or behind what waits; the descriptors are closed once sent."""
+        self._outbox.append((message, fds or []))
+        if not self._waiting:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._waiting = False
+        connection = self._connection
+        if connection is None:
+            self._drop_outbox()
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_writer(connection.fileno())
+        while self._outbox:
+            message, fds = self._outbox[0]
+            try:
+                sent = connection.send(message, fds)
+            except OSError as e:
+                self._lost_connection(str(e))
+                return
+            if not sent:
+                self._waiting = True
+                if connection.crowded:
+                    loop.call_later(protocol.CROWDED_RETRY_SECONDS, self._flush)
+                else:
+                    loop.add_writer(connection.fileno(), self._flush)
+                return
+            self._outbox.popleft()
+            protocol.close_all(fds)
+
+    def _drop_outbox(self) -> None:
+        for _, fds in self._outbox:
+            protocol.close_all(fds)
+        self._outbox.clear()
+
+    # -- receiving
+
+    def _readable(self) -> None:
+        for _ in range(_MESSAGES_AT_ONCE):
+            if self._connection is None:
+                return
+            try:
+                received = self._connection.receive()
+            except protocol.ProtocolError as e:
+                self._log.error("a message of the executor cannot be read", problem=str(e))
+                self._attach()  # whatever it said, the next snapshot says again
+                continue
+            except (EOFError, OSError) as e:
+                self._lost_connection(str(e))
+                return
+            if received is None:
+                return
+            message, fds = received
+            protocol.close_all(fds)
+            self._take(message)
+
+    def _take(self, message: protocol.Message) -> None:
+        kind = message.get("m")
+        if kind == "hello":
+            self._take_hello(message)
+        elif self._hello is None:
+            return
+        elif kind == "snapshot":
+            self._waiting_ids.update(message.get("waiting", ()))
+            self._running.update({j["id"]: j["started"] for j in message["running"]})
+            self._ended.update({e["id"]: _end(e) for e in message["ended"]})
+            if message["last"]:
+                self._attached()
+        elif not self._live:
+            return
+        elif kind == "started":
+            self._listener.started([(j["id"], j["started"]) for j in message["jobs"]])
+        elif kind == "ended":
+            self._listener.ended([(e["id"], _end(e)) for e in message["jobs"]])
+        elif kind == "stopping":
+            # It takes no more orders, and has yet to tell the ends of its jobs; or its supervisor says that it is gone.
+            self._log.info("the executor stops")
+            self.stopping.set()
+            self.epoch = None
+        elif kind == "error":
+            self._log.error("the executor met an error", problem=message.get("detail"))
+
+    def _take_hello(self, message: protocol.Message) -> None:
+        if message.get("session") is None:
+            # It has just started. The one before it is gone, and with it all it had not told.
+            self._attach()
+        elif message["session"] == self._session:
+            if message["v"] != protocol.VERSION:
+                self._log.error("the executor speaks another protocol", theirs=message["v"], ours=protocol.VERSION)
+                return
+            self._hello = message
+            self._waiting_ids, self._running, self._ended = set(), {}, {}
+
+    def _attach(self, lock: int | None = None) -> None:
+        self._detach()
+        self._session = os.urandom(8).hex()
+        message = {"m": "attach", "v": protocol.VERSION, "session": self._session, "features": list(protocol.FEATURES)}
+        if lock is None:
+            self._send(message)
+        else:
+            self._send({**message, "lock": True}, [lock])
+
+    def _attached(self) -> None:
+        hello = self._hello
+        if hello is None:
+            return
+        self._live = True
+        if hello["epoch"] != self._last_epoch:
+            self.epochs += 1
+            self._last_epoch = hello["epoch"]
+        self.epoch = None if hello["stopping"] else hello["epoch"]
+        if hello["stopping"]:
+            self.stopping.set()
+        picture = Attached(
+            epoch=hello["epoch"],
+            isolation=hello["isolation"],
+            isolation_detail=hello["isolation_detail"],
+            tree=hello["tree"],
+            since=hello.get("since"),
+            waiting=frozenset(self._waiting_ids),
+            running=self._running,
+            ended=self._ended,
+        )
+        self._waiting_ids, self._running, self._ended = set(), {}, {}
+        log = self._log.info if picture.isolation != "none" else self._log.warning
+        log(
+            "executor attached",
+            epoch=picture.epoch,
+            isolation=picture.isolation,
+            detail=picture.isolation_detail,
+            left_overs=picture.tree,
+            running=len(picture.running),
+            unacknowledged=len(picture.ended),
+        )
+        self._listener.attached(picture)
+
+    def _detach(self) -> None:
+        self._hello = self.epoch = None
+        self._live = False
+        self._acks = []
+        self._drop_outbox()
+
+    def _lost_connection(self, why: str) -> None:
+        self._log.error("the connection to the executor ended", problem=why)
+        self.close()
+
+
+def _order(order: Order) -> protocol.Order:
+    spec = order.spec
+    limits: protocol.OrderLimits = {}
+    if (memory := spec.limits.memory_bytes) is not None:
+        limits["memory_bytes"] = memory
+    if (cpu := spec.limits.cpu_seconds) is not None:
+        limits["cpu_seconds"] = cpu
+    if (files := spec.limits.open_files) is not None:
+        limits["open_files"] = files
+    if (processes := spec.limits.processes) is not None:
+        limits["processes"] = processes
+    if (size := spec.limits.file_size_bytes) is not None:
+        limits["file_size_bytes"] = size
+    return {
+        "id": order.id,
+        "slots": order.slots,
+        "argv": list(spec.argv) or ["/bin/sh", "-c", spec.command],
+        "env": order.env,
+        "cwd": spec.cwd,
+        "stdin": order.stdin is not None,
+        "logs": len(order.logs),
+        "timeout": order.timeout_seconds,
+        "grace": order.grace_seconds,
+        "linger": order.linger_seconds,
+        "log_bytes": order.log_bytes,
+        "limits": limits,
+    }
+
+
+def _end(end: dict[str, Any]) -> JobEnd:
+    state, reason = _ENDS.get(end["reason"], _UNKNOWN_END)
+    if reason is EndReason.EXITED and end["code"] == 0:
+        state = JobState.SUCCEEDED
+    elif reason is EndReason.CANCELLED and end["started"] is None:
+        state = JobState.SKIPPED
+    u = end["usage"]
+    detail = end["detail"]
+    if end["lost"]:
+        detail = f"{detail}; {end['lost']} bytes of output were lost".lstrip("; ")
+    return JobEnd(
+        state=state,
+        reason=reason,
+        detail=detail,
+        exit_code=end["code"],
+        signal=end["signal"],
+        waited=end["code"] is not None or end["signal"] is not None,
+        started_at=end["started"],
+        ended_at=end["ended"],
+        usage=u
+        and Usage(
+            user_us=u["user_us"],
+            system_us=u["system_us"],
+            peak_memory_bytes=u["peak_memory_bytes"],
+            read_bytes=u["read_bytes"],
+            written_bytes=u["written_bytes"],
+            voluntary_switches=u["voluntary"],
+            involuntary_switches=u["involuntary"],
+        ),
+        log_bytes=tuple(end["logs"]),
+        spawn_us=end.get("spawn_us"),  # the executor of the release before says neither this nor `over`
+        lost_bytes=end["lost"],
+        over_bytes=end.get("over", 0),
+    )

@@ -1,0 +1,70 @@
+"""What the scheduler knows of whoever runs jobs, and what that tells it. Today there is one, the executor beside the
+server (local.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jobworker.server.model import JobEnd, JobSpec
+
+
+@dataclass(slots=True)
+class Order:
+    """A job to start. `logs` and `stdin` are open descriptors, which the worker closes."""
+
+    id: str  # "<correlation id>/<index>"
+    slots: int  # it waits at the worker while so many jobs of its batch run
+    spec: JobSpec
+    env: dict[str, str]  # the request's and the marks
+    timeout_seconds: float | None
+    grace_seconds: float
+    linger_seconds: float
+    log_bytes: int | None
+    logs: list[int]
+    stdin: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An executor's picture of itself, after everything that the server before had sent it."""
+
+    epoch: str
+    isolation: str
+    isolation_detail: str
+    tree: str
+    since: int | None  # when it started, Unix nanoseconds
+    waiting: frozenset[str]  # ids it holds until a slot is free
+    running: dict[str, int]  # id -> when it started, Unix nanoseconds
+    ended: dict[str, JobEnd]  # not acknowledged yet
+
+
+class Worker(Protocol):
+    """Runs jobs. Nothing here blocks or fails: what cannot be sent is sent later, or told by the next `attached`."""
+
+    @property
+    def epoch(self) -> str | None:
+        """Of the executor that takes orders now; None: none does."""
+        ...
+
+    def start(self, orders: list[Order]) -> None: ...
+
+    def stop(self, ids: list[str], grace_seconds: float | None, *, interrupt: bool = False) -> None:
+        """Ends jobs as cancelled, or as interrupted: one that has not started is given back."""
+        ...
+
+    def acknowledge(self, ids: list[str]) -> None:
+        """These ends are recorded."""
+        ...
+
+
+class Listener(Protocol):
+    """Is told what happens to orders."""
+
+    def attached(self, picture: Attached) -> None: ...
+
+    def started(self, jobs: list[tuple[str, int]]) -> None:
+        """(id, Unix nanoseconds)."""
+        ...
+
+    def ended(self, jobs: list[tuple[str, JobEnd]]) -> None: ...

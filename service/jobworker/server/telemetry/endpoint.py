@@ -1,0 +1,153 @@
+"""Plain HTTP for who watches the service: /metrics, /livez and /readyz. Nothing else, and nothing that needs a secret.
+
+A connection carries one request and lives some seconds: whoever sends slowly, reads slowly or says nothing holds one of
+few places for that long, and none of the service's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from jobworker.server.telemetry.log import Log
+
+_LIFE_SECONDS = 10.0  # Prometheus gives up a scrape after as long (scrape_timeout)
+_CONNECTIONS = 64
+_HEADER_BYTES = 8 << 10
+_CLOSE_SECONDS = 1.0
+_BACKLOG = 128
+
+
+class Endpoint:
+    """`start`, then `port`; `stop`."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
+        ready: Callable[[], tuple[bool, bytes]],
+        log: Log,
+    ) -> None:
+        """`metrics` gives text and content type for an Accept header; `ready` an answer, and a JSON object about it."""
+        self.port = port
+        self._host = host
+        self._metrics = metrics
+        self._ready = ready
+        self._log = log
+        self._manager = _Manager(self._handle)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Begins to serve.
+
+        Raises:
+            OSError: the address cannot be listened on; the message says why.
+        """
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        every = self._host == "::" and socket.has_dualstack_ipv6()
+        try:
+            sock = socket.create_server((self._host, self.port), family=family, dualstack_ipv6=every)
+        except OSError as error:
+            raise _why(error, self._host, self.port) from error
+        self.port = sock.getsockname()[1]
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._manager, sock=sock, backlog=_BACKLOG)
+
+    async def stop(self) -> None:
+        """Closes the port, and connections once they are answered."""
+        if self._server is not None:
+            self._server.close()
+            self._manager.pre_shutdown()
+            await self._manager.shutdown(_CLOSE_SECONDS)
+            self._server = None
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            response = await self._answer(request)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            # Nobody's call fails for it; but an operator wants to know why there are no figures.
+            self._log.error("metrics broke", path=request.path, problem=repr(error))
+            response = _text(500, b"this is in the service's log\n")
+        response.force_close()
+        return response
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        if path not in ("/metrics", "/livez", "/readyz"):
+            return _text(404, b"there are /metrics, /livez and /readyz\n")
+        if request.method not in ("GET", "HEAD"):
+            return _text(405, b"GET alone\n", Allow="GET, HEAD")
+        if path == "/livez":
+            return _text(200, b"ok\n")  # the event loop runs: it has just answered
+        if path == "/readyz":
+            is_ready, body = self._ready()
+            return _response(200 if is_ready else 503, body, "application/json")
+        body, content_type = await self._metrics(request.headers.get("Accept", ""))
+        return _response(200, body, content_type)
+
+
+def _text(status: int, body: bytes, **headers: str) -> web.Response:
+    return _response(status, body, "text/plain; charset=utf-8", **headers)
+
+
+def _response(status: int, body: bytes, content_type: str, **headers: str) -> web.Response:
+    fixed = {"Content-Type": content_type, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return web.Response(status=status, body=body, headers={**fixed, **headers})
+
+
+class _Connection(RequestHandler):
+    __slots__ = ("_life",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._life = asyncio.get_running_loop().call_later(_LIFE_SECONDS, self._end)
+        manager = self._manager
+        if manager is not None and len(manager.connections) > _CONNECTIONS:
+            self.force_close()
+            transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._life.cancel()
+        super().connection_lost(exc)
+
+    def _end(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Manager(web.Server):
+    def __init__(self, handler: Any) -> None:
+        silent = logging.Logger("jobworker.metrics")  # the service has its own log; this one has no handler
+        silent.addHandler(logging.NullHandler())
+        super().__init__(handler, handler_cancellation=True)
+        self._settings: dict[str, Any] = {
+            "logger": silent,
+            "access_log": None,
+            "max_line_size": _HEADER_BYTES,
+            "max_field_size": _HEADER_BYTES,
+            "lingering_time": 0,
+        }
+
+    def __call__(self) -> _Connection:
+        return _Connection(self, loop=asyncio.get_running_loop(), **self._settings)
+
+
+def _why(error: OSError, host: str, port: int) -> OSError:
+    if error.errno == errno.EADDRINUSE:
+        return OSError(errno.EADDRINUSE, f"metrics: port {port} on {host} is taken by another process")
+    return OSError(
+        error.errno or errno.EINVAL, f"metrics: cannot listen on {host} port {port}: {error.strerror or error}"
+    )

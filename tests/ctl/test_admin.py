@@ -1,0 +1,131 @@
+"""`jobctl admin`, as an administrator runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.jobctl import Jobctl, Terminal
+from tests.harness.service import Service, running
+from tests.harness.wait import until
+
+
+@pytest.fixture(scope="module")
+def steered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that these tests stop, start and configure."""
+    with running(tmp_path_factory.mktemp("steered") / "service") as service:
+        yield service
+
+
+@pytest.fixture
+def root(steered: Service, tmp_path: Path) -> Jobctl:
+    return Jobctl(steered, tmp_path / "root", user="admin").login()
+
+
+@pytest.fixture
+def user(steered: Service, tmp_path: Path) -> Jobctl:
+    return Jobctl(steered, tmp_path / "user", user="alice").login()
+
+
+def said(done: subprocess.CompletedProcess[bytes], code: int = 0) -> str:
+    """What it printed, on either."""
+    assert done.returncode == code, done.stderr
+    return (done.stdout + done.stderr).decode()
+
+
+def test_status_tells_people_and_programs_how_the_service_is(root: Jobctl, user: Jobctl) -> None:
+    batch = user.id_of("--", "exec sleep 600")
+    until(lambda: root.json("admin", "status")["runningJobs"] == 1, "it runs")
+    text = said(root("admin", "status"))
+    facts = {line.partition(":")[0]: line.partition(":")[2].strip() for line in text.splitlines()}
+    assert facts["state"] == "SERVING"
+    assert facts["jobs"] == "1 running, 0 queued in 1 batches"
+    assert facts["users"] == "alice: 1 running, 0 queued in 1 batches"
+    assert facts["configuration"].startswith("generation ")
+    assert {"executor", "isolation", "disk", "ca certificate", "server certificate", "followers"} <= facts.keys()
+    found = root.json("admin", "status")
+    assert (found["state"], found["queuedJobs"], found["users"][0]["user"]) == ("SERVICE_STATE_SERVING", 0, "alice")
+    said(user("cancel", batch))
+
+
+def test_stop_and_start_say_what_still_runs(root: Jobctl, user: Jobctl) -> None:
+    batch = user.id_of("-p", "1", "--", "exec sleep 600")
+    until(lambda: root.json("admin", "status")["runningJobs"] == 1, "it runs")
+    assert said(root("admin", "stop")) == "DRAINING: 1 job running, 0 waiting\n"
+    refused = user("submit", "--", "true")
+    assert refused.returncode != 0
+    assert b"drains" in refused.stderr
+    assert " until 20" in said(root("admin", "stop", "--deadline", "10m"))
+    assert root.json("admin", "stop", "--kill", "--cancel-queued")["state"].startswith("SERVICE_STATE_")
+    assert "CANCELLED" in said(user("wait", batch), 1)
+    until(lambda: said(root("admin", "stop")) == "STOPPED: 0 jobs running, 0 waiting\n", "it is stopped")
+    assert "the service is stopped; an administrator can start it" in said(user("submit", "--", "true"), 5)
+    assert said(root("admin", "start")) == "SERVING: 0 jobs running, 0 waiting\n"
+    assert said(user("run", "--", "echo hello")) == "hello\n"
+
+
+def test_config_is_shown_set_and_unset(root: Jobctl) -> None:
+    rows = {line.split()[0]: line.split()[1:] for line in said(root("admin", "config", "show")).splitlines() if line}
+    assert rows["jobs.running"] == ["2048", "default", "effect", "at", "once"]
+    assert rows["grpc.port"][1:] == ["environment", "a", "restart"]
+    generation = int(rows["generation"][0])
+    text = said(root("admin", "config", "set", "jobs.running=9", "jobs.log_bytes=none", "log_level=warning"))
+    assert [line.split()[:3] for line in text.splitlines()[1:4]] == [
+        ["log_level", "warning", "update"], ["jobs.running", "9", "update"], ["jobs.log_bytes", "none", "update"],
+    ]  # fmt: skip
+    assert f"generation      {generation + 1}" in text
+    shown = root.json("admin", "config", "unset", "jobs.running", "jobs.log_bytes", "log_level")
+    assert shown["values"]["jobs"]["running"] == 2048
+    assert {entry["source"] for entry in shown["entries"]} == {"default", "environment"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("config", "set", "jobs.running=0"), 5, "jobs.running: input should be greater"),
+        (("config", "set", "jobs.runing=3"), 5, "is it jobs.running?"),
+        (("config", "set", "grpc.port=3"), 5, "grpc.port needs a restart"),
+        (("config", "set", "-g", "999", "jobs.running=3"), 5, "and the change was made for 999"),
+        (("config", "unset", "jobs.runing"), 5, "there is no such key"),
+        (("config", "set", "jobs.running"), 2, "is not KEY=VALUE"),
+        (("stop", "--deadline", "soon"), 2, "is no duration"),
+        (("stop", "--deadline", "3s", "--kill"), 2, "cannot be given together"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_mend(
+    root: Jobctl, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    text = said(root("admin", *arguments), code)
+    assert words in text
+    assert text.startswith("jobctl: ")
+    assert text.count("\n") == 1
+
+
+def test_an_operator_is_told_that_it_takes_an_administrator(user: Jobctl) -> None:
+    for arguments in (("status",), ("stop", "--kill"), ("config", "show")):
+        assert said(user("admin", *arguments), 3) == "jobctl: this takes the role admin; alice is operator\n"
+
+
+def test_watch_shows_changes_in_place_until_ctrl_c(root: Jobctl) -> None:
+    terminal = Terminal(root, "admin", "status", "--watch")
+    until(lambda: b"SERVING" in terminal.output, "the status is shown")
+    said(root("admin", "stop"))
+    until(lambda: b"STOPPED" in terminal.output, "the change is shown")
+    said(root("admin", "start"))
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    assert b"\x1b[1A" in terminal.output  # the cursor went up: the same lines again
+    assert b"Traceback" not in terminal.output
+
+
+def test_watch_without_a_terminal_is_a_line_of_json_each_time(root: Jobctl) -> None:
+    process = root.start("admin", "status", "--watch", "-o", "json")
+    assert process.stdout is not None
+    lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+    process.terminate()
+    process.communicate()
+    assert {line["state"] for line in lines} == {"SERVICE_STATE_SERVING"}

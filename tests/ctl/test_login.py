@@ -1,0 +1,92 @@
+"""Logging in, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.harness.jobctl import Jobctl, Terminal
+from tests.harness.wait import until
+
+WRONG_TOKEN = {"access_token": "nonsense", "expires_at": "2999-01-01T00:00:00+00:00"}
+OLD_TOKEN = {"access_token": "nonsense", "expires_at": "2001-01-01T00:00:00+00:00"}
+
+
+def token_file(jobctl: Jobctl) -> Path:
+    return next(Path(jobctl.environment["XDG_CACHE_HOME"], "jobworker").iterdir())
+
+
+def test_a_login_keeps_a_token_that_only_its_owner_can_read(newcomer: Jobctl) -> None:
+    done = newcomer("login", JOBCTL_PASSWORD=newcomer.password)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"logged in at localhost:")
+    assert token_file(newcomer).stat().st_mode & 0o777 == 0o600
+    assert token_file(newcomer).parent.stat().st_mode & 0o777 == 0o700
+    assert newcomer("ls").returncode == 0
+
+
+def test_a_login_at_a_terminal_asks_and_shows_no_password(newcomer: Jobctl) -> None:
+    terminal = Terminal(newcomer, "login")
+    until(lambda: b"Password of bob at localhost:" in terminal.output, "the question")
+    terminal.type(newcomer.password + "\n")
+    assert terminal.wait() == 0
+    assert b"logged in at" in terminal.output
+    assert newcomer.password.encode() not in terminal.output
+
+
+def test_a_password_can_come_from_a_file_or_standard_input(newcomer: Jobctl, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(newcomer.password + "\n")
+    assert newcomer("login", "--password-file", str(file)).returncode == 0
+    assert newcomer("login", "--password-file", "-", stdin=newcomer.password.encode()).returncode == 0
+
+
+def test_without_a_terminal_or_a_password_it_says_what_to_give(newcomer: Jobctl) -> None:
+    done = newcomer("login")
+    assert done.returncode == 2
+    assert b"--password-file" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_wrong_password_is_one_line_and_exit_code_3(newcomer: Jobctl) -> None:
+    done = newcomer("login", JOBCTL_PASSWORD="wrong")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.count(b"\n") == 1
+    assert b"Traceback" not in done.stderr
+
+
+def test_another_users_name_over_this_certificate_is_refused(newcomer: Jobctl) -> None:
+    other = newcomer.service.passwords["alice"]
+    assert newcomer("login", "--user", "alice", JOBCTL_PASSWORD=other).returncode == 3
+
+
+def test_without_a_login_every_command_says_to_log_in(newcomer: Jobctl) -> None:
+    for command in (["ls"], ["submit", "true"], ["run", "true"], ["logs", "x"], ["wait", "x"], ["cancel", "x"]):
+        done = newcomer(*command)
+        assert done.returncode == 3, command
+        assert done.stderr.endswith(b"run: jobctl login\n")
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_a_token_that_is_too_old_or_refused_says_to_log_in_again(newcomer: Jobctl) -> None:
+    newcomer.login()
+    for token in (OLD_TOKEN, WRONG_TOKEN):
+        token_file(newcomer).write_text(json.dumps(token))
+        done = newcomer("ls")
+        assert (done.returncode, done.stderr.count(b"\n")) == (3, 1)
+        assert b"jobctl login" in done.stderr
+
+
+def test_a_damaged_token_file_is_as_good_as_none(newcomer: Jobctl) -> None:
+    newcomer.login()
+    token_file(newcomer).write_bytes(b"\xff{")
+    assert newcomer("ls").returncode == 3
+    newcomer.login()
+    assert newcomer("ls").returncode == 0
+
+
+def test_a_bundle_that_is_not_there_is_named(newcomer: Jobctl, tmp_path: Path) -> None:
+    done = newcomer("ls", JOBCTL_BUNDLE=str(tmp_path / "nowhere"))
+    assert done.returncode == 3
+    assert b"nowhere/tls.crt" in done.stderr
+    assert b"--bundle" in done.stderr

@@ -1,0 +1,313 @@
+"""The front door, with a real PKI: who is let in to which method, and for what reason others are not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jobpki.directory import issue
+from jobpki.errors import PkiError
+from jobpki.users import Role
+from jobworker.server.errors import AuthReason, ExhaustedError, PermissionDeniedError, UnauthenticatedError
+from jobworker.server.identity.gate import Identity
+from jobworker.server.identity.roles import LEAST_ROLE
+from jobworker.server.identity.tls import load_tls
+from jobworker.v1 import admin_pb2, auth_pb2, query_pb2, schedule_pb2
+from tests.harness.pki import LOW_COST, USERS, Pki, make_pki
+
+GET = "/jobworker.v1.JobQueryService/GetBatch"
+EXECUTE = "/jobworker.v1.JobScheduleService/ExecuteJob"
+HEALTH = "/grpc.health.v1.Health/Check"
+UNKNOWN = "/jobworker.v1.AdminService/DoesNotExist"
+LIFETIME_SECONDS = 900
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC).timestamp()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Pki:
+    return make_pki(tmp_path)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def identity(pki: Pki, clock: Clock) -> Iterator[Identity]:
+    made = Identity(
+        pki=pki.root,
+        trust_domain=load_tls(pki.root, now=datetime.now(UTC)).trust_domain,
+        token_lifetime_seconds=LIFETIME_SECONDS,
+        clock=clock,
+        on_problem=print,
+    )
+    yield made
+    made.close()
+
+
+async def bearer(identity: Identity, pki: Pki, user: str) -> str:
+    issued = await identity.login(
+        certificate_pem=pki.certificate_pem(user), username=user, password=pki.passwords[user]
+    )
+    return f"Bearer {issued.access_token}"
+
+
+def refused(identity: Identity, reason: AuthReason, pem: bytes | None, authorization: str | None) -> None:
+    with pytest.raises(UnauthenticatedError) as caught:
+        identity.authenticate(method=GET, certificate_pem=pem, authorization=authorization)
+    assert caught.value.reason is reason
+
+
+async def test_a_login_opens_the_door(identity: Identity, pki: Pki, clock: Clock) -> None:
+    token = await bearer(identity, pki, "alice")
+    principal = identity.authenticate(method=EXECUTE, certificate_pem=pki.certificate_pem("alice"), authorization=token)
+    assert (principal.user, principal.role, principal.is_admin) == ("alice", Role.OPERATOR, False)
+    assert principal.token_expires_at == int(clock.now + LIFETIME_SECONDS)
+    assert principal.expires_at == principal.token_expires_at
+    assert principal.certificate_expires_at > principal.token_expires_at
+
+
+async def test_each_role_may_call_what_the_table_says_and_nothing_else(identity: Identity, pki: Pki) -> None:
+    allowed: dict[str, set[str]] = {}
+    for user in ("vic", "alice", "admin"):
+        token, pem = await bearer(identity, pki, user), pki.certificate_pem(user)
+        allowed[user] = set()
+        for method in (*LEAST_ROLE, UNKNOWN):
+            try:
+                identity.authenticate(method=method, certificate_pem=pem, authorization=token)
+            except PermissionDeniedError:
+                continue
+            allowed[user].add(method.rpartition("/")[2])
+    reads = {"SearchJob", "StreamLogs", "GetBatch", "WaitBatch", "ListBatches"}
+    free = {"Login", "Check", "List", "Watch", "ServerReflectionInfo"}
+    writes = {"ExecuteJob", "ExecuteJobs", "CancelBatch"}
+    assert allowed["vic"] == reads | free
+    assert allowed["alice"] == reads | free | writes
+    steers = {"GetStatus", "StartService", "StopService", "GetConfig", "UpdateConfig"}
+    assert allowed["admin"] == reads | free | writes | steers | {"DoesNotExist"}
+
+
+def test_the_table_names_every_method_of_the_service() -> None:
+    files = (auth_pb2, schedule_pb2, query_pb2, admin_pb2)
+    methods = {
+        f"/{service.full_name}/{method.name}"
+        for file in files
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    assert methods == {name for name in LEAST_ROLE if name.startswith("/jobworker.")}
+
+
+def test_health_takes_a_certificate_and_no_token(identity: Identity, pki: Pki) -> None:
+    pem = pki.certificate_pem("vic")
+    principal = identity.authenticate(method=HEALTH, certificate_pem=pem, authorization=None)
+    assert (principal.user, principal.role, principal.token_expires_at) == ("vic", Role.VIEWER, None)
+    with pytest.raises(UnauthenticatedError) as caught:
+        identity.authenticate(method=HEALTH, certificate_pem=None, authorization=None)
+    assert caught.value.reason is AuthReason.CERTIFICATE_INVALID
+
+
+@pytest.mark.parametrize(
+    ("authorization", "reason"),
+    [
+        (None, AuthReason.TOKEN_MISSING),
+        ("", AuthReason.TOKEN_MISSING),
+        ("Bearer", AuthReason.TOKEN_MALFORMED),
+        ("Bearer ", AuthReason.TOKEN_MALFORMED),
+        ("Basic YTpi", AuthReason.TOKEN_MALFORMED),
+        ("Bearer x.y.z", AuthReason.TOKEN_MALFORMED),
+    ],
+)
+def test_without_a_token_there_is_no_way_in(
+    identity: Identity, pki: Pki, authorization: str | None, reason: AuthReason
+) -> None:
+    refused(identity, reason, pki.certificate_pem("alice"), authorization)
+
+
+async def test_the_scheme_is_read_in_any_case(identity: Identity, pki: Pki) -> None:
+    token = (await bearer(identity, pki, "alice")).replace("Bearer", "bearer")
+    identity.authenticate(method=GET, certificate_pem=pki.certificate_pem("alice"), authorization=token)
+
+
+async def test_a_stolen_token_is_worth_nothing_with_another_certificate(identity: Identity, pki: Pki) -> None:
+    token = await bearer(identity, pki, "admin")
+    identity.authenticate(method=GET, certificate_pem=pki.certificate_pem("admin"), authorization=token)
+    refused(identity, AuthReason.TOKEN_FOREIGN, pki.certificate_pem("alice"), token)
+    refused(identity, AuthReason.CERTIFICATE_INVALID, None, token)
+
+
+async def test_a_token_lives_on_when_the_certificate_is_renewed_with_its_key(identity: Identity, pki: Pki) -> None:
+    token, old = await bearer(identity, pki, "alice"), pki.certificate_pem("alice")
+    (pki.client("alice") / "tls.crt").unlink()
+    issue(pki.root, "alice", role=Role.OPERATOR, now=datetime.now(UTC), cost=LOW_COST)
+    assert pki.certificate_pem("alice") != old
+    identity.authenticate(method=GET, certificate_pem=pki.certificate_pem("alice"), authorization=token)
+
+
+async def test_a_token_does_not_outlive_a_new_key(identity: Identity, pki: Pki) -> None:
+    token = await bearer(identity, pki, "alice")
+    (pki.client("alice") / "tls.key").unlink()
+    issue(pki.root, "alice", role=Role.OPERATOR, now=datetime.now(UTC), cost=LOW_COST)
+    refused(identity, AuthReason.TOKEN_FOREIGN, pki.certificate_pem("alice"), token)
+
+
+async def test_time_ends_tokens_and_certificates(identity: Identity, pki: Pki, clock: Clock) -> None:
+    token, pem = await bearer(identity, pki, "alice"), pki.certificate_pem("alice")
+    clock.now += LIFETIME_SECONDS
+    refused(identity, AuthReason.TOKEN_EXPIRED, pem, token)
+    clock.now += 366 * 86400
+    refused(identity, AuthReason.CERTIFICATE_INVALID, pem, token)
+
+
+async def test_a_role_that_is_taken_away_is_gone_at_the_next_call(identity: Identity, pki: Pki) -> None:
+    token, pem = await bearer(identity, pki, "alice"), pki.certificate_pem("alice")
+    identity.authenticate(method=EXECUTE, certificate_pem=pem, authorization=token)
+    issue(pki.root, "alice", role=Role.VIEWER, now=datetime.now(UTC), cost=LOW_COST)
+    with pytest.raises(PermissionDeniedError, match="takes the role operator; alice is viewer") as caught:
+        identity.authenticate(method=EXECUTE, certificate_pem=pem, authorization=token)
+    assert caught.value.reason is AuthReason.ROLE_INSUFFICIENT
+
+
+async def test_a_user_who_is_removed_is_out_at_the_next_call(identity: Identity, pki: Pki) -> None:
+    token, pem = await bearer(identity, pki, "alice"), pki.certificate_pem("alice")
+    document = json.loads(pki.layout.users.read_text())
+    del document["users"]["alice"]
+    pki.layout.users.write_text(json.dumps(document))
+    refused(identity, AuthReason.USER_UNKNOWN, pem, token)
+    await login_fails(identity, pem, "alice", pki.passwords["alice"])
+
+
+async def login_fails(identity: Identity, pem: bytes, username: str, password: str) -> str:
+    with pytest.raises(UnauthenticatedError) as caught:
+        await identity.login(certificate_pem=pem, username=username, password=password)
+    assert caught.value.reason is AuthReason.LOGIN_FAILED
+    return str(caught.value)
+
+
+async def test_every_failed_login_says_the_same(identity: Identity, pki: Pki) -> None:
+    pem = pki.certificate_pem("alice")
+    messages = {
+        await login_fails(identity, pem, "alice", "wrong"),
+        await login_fails(identity, pem, "alice", ""),
+        await login_fails(identity, pem, "alice", "x" * 100_000),
+        await login_fails(identity, pem, "bob", pki.passwords["bob"]),  # another's name with the right password
+        await login_fails(identity, pem, "nobody", "wrong"),
+        await login_fails(identity, pem, "", ""),
+    }
+    assert len(messages) == 1
+
+
+async def test_a_login_without_a_certificate_is_refused(identity: Identity, pki: Pki) -> None:
+    with pytest.raises(UnauthenticatedError) as caught:
+        await identity.login(certificate_pem=None, username="alice", password=pki.passwords["alice"])
+    assert caught.value.reason is AuthReason.CERTIFICATE_INVALID
+
+
+async def test_a_new_password_works_at_once_and_the_old_one_no_more(identity: Identity, pki: Pki) -> None:
+    issue(pki.root, "alice", role=Role.OPERATOR, now=datetime.now(UTC), password="new", cost=LOW_COST)
+    pem = pki.certificate_pem("alice")
+    await login_fails(identity, pem, "alice", pki.passwords["alice"])
+    await identity.login(certificate_pem=pem, username="alice", password="new")
+
+
+async def test_guessing_is_stopped_for_a_while_and_for_that_user_alone(
+    identity: Identity, pki: Pki, clock: Clock
+) -> None:
+    pem = pki.certificate_pem("alice")
+    for _ in range(10):
+        await login_fails(identity, pem, "alice", "wrong")
+    with pytest.raises(ExhaustedError, match="too many failed logins") as caught:
+        await identity.login(certificate_pem=pem, username="alice", password=pki.passwords["alice"])
+    assert caught.value.subject == "user:alice"
+    await bearer(identity, pki, "bob")
+    clock.now += caught.value.retry_after_seconds
+    await bearer(identity, pki, "alice")
+
+
+async def test_more_logins_than_the_queue_holds_are_told_to_come_again(tmp_path: Path) -> None:
+    root = tmp_path / "pki"
+    pki = make_pki(root)
+    names = [f"user{i}" for i in range(30)]
+    for name in names:
+        issue(root, name, role=Role.VIEWER, now=datetime.now(UTC), password="right", cost=LOW_COST)
+    slow_down(pki)
+    identity = Identity(pki=root, trust_domain="jobworker", token_lifetime_seconds=60, clock=Clock(), on_problem=print)
+    outcomes = await asyncio.gather(
+        *(identity.login(certificate_pem=pki.certificate_pem(n), username=n, password="wrong") for n in names),
+        return_exceptions=True,
+    )
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, ExhaustedError)]
+    assert len(refusals) == 30 - 18
+    assert {refusal.subject for refusal in refusals} == {"service"}
+    assert all(refusal.retry_after_seconds >= 1 for refusal in refusals)
+    assert sum(isinstance(outcome, UnauthenticatedError) for outcome in outcomes) == 18
+    await login_fails(identity, pki.certificate_pem("user0"), "user0", "wrong")  # its places are free again
+    identity.close()
+
+
+async def test_one_user_does_not_fill_the_queue(identity: Identity, pki: Pki) -> None:
+    pem = pki.certificate_pem("alice")
+    outcomes = await asyncio.gather(
+        *(identity.login(certificate_pem=pem, username="alice", password="wrong") for _ in range(9)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(outcome, ExhaustedError) for outcome in outcomes) == 5
+    await bearer(identity, pki, "bob")
+
+
+async def test_logins_whose_clients_leave_give_their_places_back(identity: Identity, pki: Pki) -> None:
+    for _ in range(10):
+        task = asyncio.create_task(bearer(identity, pki, "alice"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    for user in ("alice", *USERS):
+        await bearer(identity, pki, user)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("token.key", None, "is missing"),
+        ("token.key", "no key", "is not an unencrypted private key in PEM"),
+        ("users.json", None, r"cannot be read \(No such file"),
+        ("users.json", "{", "is not JSON"),
+    ],
+)
+def test_a_file_of_its_own_that_is_no_good_stops_the_start(pki: Pki, name: str, content: str | None, why: str) -> None:
+    path = pki.layout.auth / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(PkiError, match=f"{path}: {why}"):
+        Identity(pki=pki.root, trust_domain="jobworker", token_lifetime_seconds=60, clock=Clock(), on_problem=print)
+
+
+def slow_down(pki: Pki) -> None:
+    """Gives every user a hash that takes a noticeable time, so that checks overlap."""
+    document = json.loads(pki.layout.users.read_text())
+    slow = "$argon2id$v=19$m=32768,t=3,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    for entry in document["users"].values():
+        entry["password"] = slow
+    pki.layout.users.write_text(json.dumps(document))
+
+
+def test_the_certificate_of_the_health_check_opens_the_check_alone(identity: Identity, pki: Pki) -> None:
+    pem = (pki.layout.health / "tls.crt").read_bytes()
+    assert identity.authenticate(method=HEALTH, certificate_pem=pem, authorization=None).role is None
+    for method in sorted({*LEAST_ROLE, UNKNOWN} - {HEALTH}):
+        with pytest.raises(PermissionDeniedError):
+            identity.authenticate(method=method, certificate_pem=pem, authorization=None)

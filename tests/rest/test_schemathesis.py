@@ -1,0 +1,43 @@
+"""schemathesis against the whole service: what /openapi.json says is what it does, for requests good and bad."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness.rest import rest
+from tests.harness.service import Service
+
+HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
+EXAMPLES = 15
+
+
+@pytest.mark.parametrize(("user", "selection"), [
+    ("alice", ["--exclude-tag", "AdminService"]), ("admin", ["--include-tag", "AdminService"]),
+])  # fmt: skip
+def test_the_service_does_what_its_description_says(
+    service: Service, tmp_path: Path, user: str, selection: list[str]
+) -> None:
+    bundle = service.pki / "clients" / user
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"), "run",
+            f"https://localhost:{service.rest_port}/openapi.json",
+            "--header", f"Authorization: Bearer {rest(service, user).token}",
+            "--tls-verify", bundle / "ca.crt", "--request-cert", bundle / "tls.crt",
+            "--request-cert-key", bundle / "tls.key",
+            "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", "1",
+            "--request-timeout", "60", "--continue-on-failure", "--suppress-health-check", "all",
+            # A request may be of the right form and still mean nothing: a job with no command, a batch that is unknown.
+            "--exclude-checks", "positive_data_acceptance",
+            *selection,
+        ],
+        check=False, cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": str(HOOKS)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
+    assert service.child("server")

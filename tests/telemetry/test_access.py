@@ -1,0 +1,117 @@
+"""Logins, refusals and connections are counted, whichever way they came."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
+
+from jobworker.v1 import auth_pb2, query_pb2
+from tests.harness.figures import Figures, scrape, until_value
+from tests.harness.pki import client_context, make_pki
+from tests.harness.refusal import refused
+from tests.harness.rest import Rest
+from tests.harness.service import Service, running
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running(tmp_path_factory.mktemp("access") / "service") as service:
+        yield service
+
+
+@pytest.fixture
+def grows(own: Service) -> Callable[..., Figures]:
+    """Waits until a sample has grown by a number since the test began."""
+    before = scrape(own.metrics_port)
+    return lambda by, name, **labels: until_value(own, name, before.sum(name, **labels) + by, **labels)
+
+
+def test_logins_are_counted_by_outcome(own: Service, grows: Callable[..., Figures]) -> None:
+    api = own.api()
+    wrong = auth_pb2.LoginRequest(username="alice", password="wrong")
+    for _ in range(3):
+        assert refused(lambda: api.auth.Login(wrong, timeout=60)).name == "UNAUTHENTICATED"
+    grows(1, "jobworker_logins_total", outcome="accepted")
+    grows(3, "jobworker_logins_total", outcome="login_failed")
+    grows(0, "jobworker_denied_total")
+
+
+def test_a_user_who_guesses_is_throttled_and_that_is_counted(own: Service, grows: Callable[..., Figures]) -> None:
+    api = own.api("bob", login=False)
+    wrong = auth_pb2.LoginRequest(username="bob", password="wrong")
+    names = [refused(lambda: api.auth.Login(wrong, timeout=60)).name for _ in range(12)]
+    throttled = names.count("RESOURCE_EXHAUSTED")
+    assert throttled
+    grows(throttled, "jobworker_logins_total", outcome="throttled")
+    grows(12 - throttled, "jobworker_logins_total", outcome="login_failed")
+
+
+def test_calls_that_are_not_let_in_are_counted_by_reason_over_grpc_and_rest(
+    own: Service, grows: Callable[..., Figures]
+) -> None:
+    stranger = own.api(login=False)
+    request = query_pb2.ListBatchesRequest()
+    assert refused(lambda: stranger.query.ListBatches(request, timeout=60)).name == "UNAUTHENTICATED"
+    assert (
+        Rest(own.rest_port, context=client_context(own.pki / "clients" / "alice"))("GET", "/v1/batches").status == 401
+    )
+    viewer = own.api("vic")
+    with pytest.raises(grpc.RpcError):
+        viewer.submit("true")
+    with pytest.raises(grpc.RpcError):
+        viewer.query.ListBatches(query_pb2.ListBatchesRequest(user="alice"), **viewer.call())
+    grows(2, "jobworker_denied_total", reason="token_missing")
+    grows(2, "jobworker_denied_total", reason="role_insufficient")
+    grows(2, "grpc_server_handled_total", grpc_method="ListBatches", grpc_code="Unauthenticated")
+
+
+def test_connections_and_failed_handshakes_are_counted(
+    own: Service, grows: Callable[..., Figures], tmp_path: Path
+) -> None:
+    alice = client_context(own.pki / "clients" / "alice")
+    for _ in range(3):
+        with Rest(own.rest_port, context=alice).socket():
+            pass
+    own.api().close()
+    own.api().close()
+    anonymous = client_context(own.pki / "clients" / "alice", with_certificate=False)
+    foreign = make_pki(tmp_path / "other")
+    stranger = client_context(foreign.client("alice"), ca=own.pki / "clients" / "alice" / "ca.crt")
+    for context in (anonymous, stranger):
+        _fail(own.rest_port, context)
+    with socket.create_connection(("127.0.0.1", own.rest_port)) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while plain.recv(1000):
+            pass
+    grows(3, "jobworker_tls_connections_total", listener="rest")
+    grows(2, "jobworker_tls_connections_total", listener="grpc")
+    grows(3, "jobworker_tls_handshake_failures_total", listener="rest")
+
+
+def _fail(port: int, context: ssl.SSLContext) -> None:
+    """With TLS 1.3 the client hears of it when it reads: an alert, or the end."""
+    plain = socket.create_connection(("127.0.0.1", port), 60)
+    secure = context.wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=False)
+    with secure, contextlib.suppress(ssl.SSLError, ConnectionError):
+        secure.do_handshake()
+        assert secure.recv(1) == b""
+
+
+def test_channelz_is_for_administrators_and_knows_the_server(own: Service, grows: Callable[..., Figures]) -> None:
+    admin, alice = own.api("admin"), own.api()
+    request = channelz_pb2.GetServersRequest()
+    servers = channelz_pb2_grpc.ChannelzStub(admin.channel).GetServers(request, **admin.call()).server
+    assert sum(server.data.calls_started for server in servers) > 0
+    nobody = channelz_pb2.GetServerRequest(server_id=1 << 40)
+    missing = refused(lambda: channelz_pb2_grpc.ChannelzStub(admin.channel).GetServer(nobody, **admin.call()))
+    assert missing.name == "NOT_FOUND"
+    grows(1, "grpc_server_handled_total", grpc_method="GetServer", grpc_code="NotFound")
+    answer = refused(lambda: channelz_pb2_grpc.ChannelzStub(alice.channel).GetServers(request, **alice.call()))
+    assert answer.name == "PERMISSION_DENIED"
