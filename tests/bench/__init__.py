@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Ratios measured in one run, since machines are noisy."""
