@@ -9,7 +9,6 @@ What callers see of a job (`job_state`) turns final only once its end is durable
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from jobworker.server.model import (
 from jobworker.server.store import results
 from jobworker.server.store.batchfile import BatchReader
 from jobworker.server.store.journal import Journal, Syncer
-from jobworker.server.store.layout import RESULTS, log_name
+from jobworker.server.store.layout import RESULTS, log_name, move
 
 # How far the synced mark "jobs below may have started" runs ahead: after a machine's death, at most so many jobs of a
 # batch that had not started are LOST with those that had.
@@ -320,8 +319,7 @@ class ActiveBatch:
         """
         self.journal.append(results.final_line(self.counts(), self.started_at, self.ended_at))
         self.journal.close()
-        os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
-        os.rename(self.folder, folder)
+        move(self.folder, folder)
         self.folder = folder
         self.reader.moved(folder)
         self.reader.close()

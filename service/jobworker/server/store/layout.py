@@ -27,6 +27,7 @@ RESULTS = "results.jsonl"
 _SUFFIX = {LogStream.MERGED: "log", LogStream.STDOUT: "out", LogStream.STDERR: "err"}
 # A folder of 200,000 entries takes 110 ms to list; of a thousand, under one.
 SHARD_JOBS = 1000
+_MOVE_TRIES = 20
 
 
 class DataInUseError(Exception):
@@ -108,6 +109,24 @@ def log_name(index: int, stream: LogStream, job_count: int) -> str:
     """A log's path inside its batch's folder; large batches are spread over folders of a thousand jobs."""
     name = f"{index}.{_SUFFIX[stream]}"
     return name if job_count <= SHARD_JOBS else f"{index // SHARD_JOBS:04d}/{name}"
+
+
+def move(folder: str, place: str) -> None:
+    """Renames a folder to a place whose parents may be missing: retention removes emptied ones at any time, also
+    between our making them and the rename.
+
+    Raises:
+        OSError: it could not be moved; it is where it was.
+    """
+    for left in reversed(range(_MOVE_TRIES)):
+        try:
+            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+            os.rename(folder, place)
+        except (FileNotFoundError, FileExistsError):
+            if not left:
+                raise
+        else:
+            return
 
 
 def sync_folder(folder: str) -> None:
