@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -82,18 +83,7 @@ class Completion:
         if _whole(folder):
             self._note_other_names(names)
             return
-        authority = self._signer(folder)
-        key = _key_to_keep(folder)
-        certificate = certificates.issue_server(
-            authority,
-            key=key.public_key(),
-            names=names,
-            trust_domain=self.result.trust_domain,
-            now=self._now,
-            lifetime=self._lifetimes.server,
-            serial=x509.random_serial_number(),
-        )
-        self._publish_bundle(folder, authority, certificate, key, password=None)
+        self._make_bundle(folder, partial(certificates.issue_server, names=names), self._lifetimes.server)
 
     def health(self) -> None:
         """The bundle of the health check. A PKI of before it had one may have its authority's key elsewhere: it can do
@@ -104,17 +94,7 @@ class Completion:
         if not self._layout.ca_key.exists():
             self.result.notes.append(f"{folder} is not made: {self._layout.ca_key} is away")
             return
-        authority = self._signer(folder)
-        key = _key_to_keep(folder)
-        certificate = certificates.issue_health(
-            authority,
-            key=key.public_key(),
-            trust_domain=self.result.trust_domain,
-            now=self._now,
-            lifetime=self._lifetimes.server,
-            serial=x509.random_serial_number(),
-        )
-        self._publish_bundle(folder, authority, certificate, key, password=None)
+        self._make_bundle(folder, certificates.issue_health, self._lifetimes.server)
 
     def token_key(self) -> None:
         """The key that signs tokens."""
@@ -233,30 +213,24 @@ class Completion:
         if _whole(folder) or not self._certificates:
             return
         make_folder(self._layout.clients, mode=CLIENTS_MODE)
-        authority = self._signer(folder)
-        key = _key_to_keep(folder)
-        certificate = certificates.issue_client(
-            authority,
-            key=key.public_key(),
-            user=name,
-            trust_domain=self.result.trust_domain,
-            now=self._now,
-            lifetime=self._lifetimes.client,
-            serial=x509.random_serial_number(),
-        )
         if password is None and self._layout.password(name).exists():
             password = _text(self._layout.password(name))
-        self._publish_bundle(folder, authority, certificate, key, password=password)
+        issue = partial(certificates.issue_client, user=name)
+        self._make_bundle(folder, issue, self._lifetimes.client, password=password)
 
-    def _publish_bundle(
-        self,
-        folder: Path,
-        authority: Authority,
-        certificate: x509.Certificate,
-        key: ec.EllipticCurvePrivateKey,
-        *,
-        password: str | None,
+    def _make_bundle(
+        self, folder: Path, issue: Callable[..., x509.Certificate], lifetime: timedelta, *, password: str | None = None
     ) -> None:
+        authority = self._signer(folder)
+        key = _key_to_keep(folder)
+        certificate = issue(
+            authority,
+            key=key.public_key(),
+            trust_domain=self.result.trust_domain,
+            now=self._now,
+            lifetime=lifetime,
+            serial=x509.random_serial_number(),
+        )
         files = {
             CA_FILE: (_pem(authority.certificate), PUBLIC_MODE),
             CERTIFICATE_FILE: (_pem(certificate), PUBLIC_MODE),
