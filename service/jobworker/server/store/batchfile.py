@@ -143,6 +143,18 @@ class BatchWriter:
         self._buffer = bytearray()
 
 
+def last_line(path: str, begins: bytes, *, most_bytes: int) -> dict[str, Any] | None:
+    """The last line of a file, if it is whole and begins so; it is at most so long."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - most_bytes))
+        tail = file.read()
+    line = tail.rstrip(b"\n").rpartition(b"\n")[2]
+    if not tail.endswith(b"\n") or not line.startswith(begins):
+        return None
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
 class BatchReader:
     """Reads a whole `batch.jsonl`: the header at once, a job's line at a time by its index."""
 
@@ -180,14 +192,8 @@ class BatchReader:
 
     def closing(self) -> tuple[int, str] | None:
         """The count of jobs and the digest; None where the closing line is missing."""
-        with open(self.path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 256))
-            tail = file.read()
-        line = tail.rstrip(b"\n").rpartition(b"\n")[2]
-        if not tail.endswith(b"\n") or not line.startswith(b'{"end":'):
-            return None
-        d = json.loads(line)
-        return d["end"], d["sha256"]
+        d = last_line(self.path, b'{"end":', most_bytes=256)
+        return None if d is None else (d["end"], d["sha256"])
 
     def spec(self, index: int) -> JobSpec:
         """The job of an index.

@@ -4,7 +4,6 @@ of its jobs is made when the first job is asked for."""
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from typing import Any
 
@@ -19,7 +18,7 @@ from jobworker.server.model import (
     batch_state,
 )
 from jobworker.server.store import results
-from jobworker.server.store.batchfile import BatchReader
+from jobworker.server.store.batchfile import BatchReader, last_line
 from jobworker.server.store.layout import RESULTS, log_name
 
 
@@ -42,7 +41,7 @@ class FinishedBatch:
         self._path = f"{folder}/{RESULTS}"
         self._ends: array[int] | None = None  # offset + 1 of the line that ended each job
         self._states = bytearray()
-        final = self._final_line()
+        final = last_line(self._path, b'{"k":"final"', most_bytes=1024)
         if final is None:  # a machine died between the last end and this line; the ends are there
             self._index()
             final = self._summary()
@@ -85,16 +84,6 @@ class FinishedBatch:
     def close(self) -> None:
         """Gives the descriptor back; the next read opens it again."""
         self._reader.close()
-
-    def _final_line(self) -> dict[str, Any] | None:
-        with open(self._path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 1024))
-            tail = file.read()
-        line = tail.rstrip(b"\n").rpartition(b"\n")[2]
-        if not tail.endswith(b"\n") or not line.startswith(b'{"k":"final"'):
-            return None
-        found: dict[str, Any] = json.loads(line)
-        return found
 
     def _index(self) -> array[int]:
         if self._ends is not None:
