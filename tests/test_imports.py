@@ -27,9 +27,10 @@ LAW: dict[str, set[str]] = {
     "executor": set(),
     "server/errors": set(),
     "server/ids": {"server/errors"},
+    "server/listening": set(),
     "server/model": {"server/ids"},
     "server.config": {"server.store", "server.telemetry", "server/errors"},
-    "server.telemetry": {"server/errors", "server/ids", "server/model"},
+    "server.telemetry": {"server/errors", "server/ids", "server/listening", "server/model"},
     "server.identity": {"jobpki", "server/errors"},
     "server.store": {"server/errors", "server/ids", "server/model", "server.telemetry"},
     "server.logs": {"server/errors", "server/ids", "server/model", "server.telemetry"},
@@ -38,9 +39,9 @@ LAW: dict[str, set[str]] = {
     },
     "server.rpc": {
         "server.config", "server.scheduling", "server.logs", "server.store", "server.telemetry", "server/errors",
-        "server/ids", "server/model", "v1",
+        "server/ids", "server/listening", "server/model", "v1",
     },
-    "server.rest": {"server.rpc", "server.telemetry", "server/errors", "v1"},
+    "server.rest": {"server.rpc", "server.telemetry", "server/errors", "server/listening", "v1"},
     "server/limits": {"server.config", "server.rest", "server.rpc", "server.scheduling", "server.telemetry"},
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",

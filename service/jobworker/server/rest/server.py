@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import secrets
@@ -18,6 +17,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from jobworker.server.errors import NotFoundError, UnavailableError, invalid
+from jobworker.server.listening import listen
 from jobworker.server.rest import answer, openapi
 from jobworker.server.rest.body import BodyLimits
 from jobworker.server.rest.routes import Routes
@@ -103,10 +103,7 @@ class RestServer:
         Raises:
             OSError: the address cannot be listened on; the message says why.
         """
-        try:
-            sock = _listen(self._host, self.port)
-        except OSError as error:
-            raise _why(error, self._host, self.port) from error
+        sock = listen(self._host, self.port, backlog=_BACKLOG)
         self.port = sock.getsockname()[1]
         self._server = await asyncio.get_running_loop().create_server(
             self._manager,
@@ -303,16 +300,3 @@ def _ssl_context(tls: Tls, *, failed: Callable[[], None]) -> ssl.SSLContext:
     finally:
         os.close(descriptor)
     return found
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """asyncio would make `::` an address of IPv6 alone; here, as for gRPC, it is every one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    every = host == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=every)
-
-
-def _why(error: OSError, host: str, port: int) -> OSError:
-    if error.errno == errno.EADDRINUSE:
-        return OSError(errno.EADDRINUSE, f"port {port} on {host} is taken by another process")
-    return OSError(error.errno or errno.EINVAL, f"cannot listen on {host} port {port}: {error.strerror or error}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
+from jobworker.server.listening import explained
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -101,7 +103,5 @@ def _why(host: str, port: int) -> OSError:
             probe.bind((host, port))
             probe.listen()
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return OSError(errno.EADDRINUSE, f"port {port} on {host} is taken by another process")
-        return OSError(error.errno or errno.EINVAL, f"cannot listen on {host} port {port}: {error.strerror}")
-    return OSError(errno.EADDRNOTAVAIL, f"cannot listen on {host} port {port}: {os.strerror(errno.EADDRNOTAVAIL)}")
+        return explained(error, host, port)
+    return explained(OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)), host, port)

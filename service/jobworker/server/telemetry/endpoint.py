@@ -7,13 +7,13 @@ few places for that long, and none of the service's own.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import socket
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+
+from jobworker.server.listening import listen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,12 +54,10 @@ class Endpoint:
         Raises:
             OSError: the address cannot be listened on; the message says why.
         """
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        every = self._host == "::" and socket.has_dualstack_ipv6()
         try:
-            sock = socket.create_server((self._host, self.port), family=family, dualstack_ipv6=every)
+            sock = listen(self._host, self.port, backlog=_BACKLOG)
         except OSError as error:
-            raise _why(error, self._host, self.port) from error
+            raise OSError(error.errno, f"metrics: {error.strerror}") from error
         self.port = sock.getsockname()[1]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._manager, sock=sock, backlog=_BACKLOG)
@@ -143,11 +141,3 @@ class _Manager(web.Server):
 
     def __call__(self) -> _Connection:
         return _Connection(self, loop=asyncio.get_running_loop(), **self._settings)
-
-
-def _why(error: OSError, host: str, port: int) -> OSError:
-    if error.errno == errno.EADDRINUSE:
-        return OSError(errno.EADDRINUSE, f"metrics: port {port} on {host} is taken by another process")
-    return OSError(
-        error.errno or errno.EINVAL, f"metrics: cannot listen on {host} port {port}: {error.strerror or error}"
-    )
