@@ -16,8 +16,9 @@ from jobpki.completion import InitResult
 from jobpki.errors import PkiError
 from jobpki.layout import Layout
 from jobpki.overview import Entry, overview
+from jobpki.passwords import PASSWORD_BYTES_MAX
 from jobpki.profiles import ADMIN, DEFAULT_TRUST_DOMAIN, Lifetimes
-from jobpki.users import PASSWORD_BYTES_MAX, Role
+from jobpki.users import Role
 
 app = typer.Typer(
     help="The certificate authority, users and client bundles of a jobworker service.",

@@ -29,9 +29,10 @@ from jobpki.layout import (
     SECRET_MODE,
     Layout,
 )
+from jobpki.passwords import hash_password, password_matches
 from jobpki.profiles import DEFAULT_TRUST_DOMAIN, IpAddress, Lifetimes, PasswordCost
 from jobpki.publish import make_folder, publish_file, publish_folder, remove_file
-from jobpki.users import Role, User, hash_password, password_matches, read_users, write_users
+from jobpki.users import Role, User, read_users, write_users
 
 _PASSWORD_BYTES = 18  # 144 random bits, 24 characters
 

@@ -17,6 +17,7 @@ from jobpki import publish
 from jobpki.completion import Completion, InitResult
 from jobpki.errors import PkiError
 from jobpki.layout import Layout
+from jobpki.passwords import check_password
 from jobpki.profiles import (
     ADMIN,
     Lifetimes,
@@ -25,7 +26,7 @@ from jobpki.profiles import (
     check_user_name,
     subject_name,
 )
-from jobpki.users import Role, check_password
+from jobpki.users import Role
 
 __all__ = ["InitResult", "exists", "initialise", "issue", "usual_names"]
 

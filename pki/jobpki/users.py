@@ -9,24 +9,17 @@ The service reads it at each call (through a cache), so it is replaced whole and
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
-from cryptography.exceptions import InvalidKey
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-
 from jobpki.errors import PkiError
-from jobpki.profiles import PasswordCost, is_user_name
+from jobpki.profiles import is_user_name
 from jobpki.publish import publish_file
 
 _VERSION = 1
-_SALT_BYTES = 16  # RFC 9106 section 3.1
-_HASH_BYTES = 32
-PASSWORD_BYTES_MAX = 1024
 
 
 class Role(IntEnum):
@@ -59,40 +52,6 @@ class User:
     role: Role
     password_hash: str
     created_at: datetime
-
-
-def hash_password(password: str, cost: PasswordCost) -> str:
-    """Argon2id (RFC 9106) in PHC form, with a salt of its own."""
-    kdf = Argon2id(
-        salt=os.urandom(_SALT_BYTES),
-        length=_HASH_BYTES,
-        iterations=cost.iterations,
-        lanes=cost.lanes,
-        memory_cost=cost.memory_kib,
-    )
-    return kdf.derive_phc_encoded(password.encode())
-
-
-def password_matches(password: str, password_hash: str) -> bool:
-    """Whether this is the password; takes as long as hashing it, and lets other threads run."""
-    try:
-        Argon2id.verify_phc_encoded(password.encode(), password_hash)
-    except (InvalidKey, ValueError):  # ValueError: a hash whose parameters Argon2 does not allow
-        return False
-    return True
-
-
-def check_password(password: str) -> str:
-    """The password itself.
-
-    Raises:
-        PkiError: it is empty or longer than PASSWORD_BYTES_MAX.
-    """
-    if not password:
-        raise PkiError("the password is empty")
-    if len(password.encode()) > PASSWORD_BYTES_MAX:
-        raise PkiError(f"the password is longer than {PASSWORD_BYTES_MAX} bytes")
-    return password
 
 
 def read_users(path: Path) -> dict[str, User]:

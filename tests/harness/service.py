@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +84,14 @@ class Service:
         }
         return {**os.environ, **{f"JOBWORKER_{k}": v for k, v in settings.items()}, **self._variables}
 
-    def start(self, **popen: Any) -> Service:
-        """Starts it, and waits until it answers."""
+    def start(self, *, prefix: Sequence[str] = (), **popen: Any) -> Service:
+        """Starts it, and waits until it answers. `prefix`: what it is started through, setpriv say."""
         if not self.pki.exists():
             self.passwords = make_pki(self.pki).passwords
         self.folder.mkdir(exist_ok=True)
         with (self.folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jobworker.server.cli", "run"],
+                [*prefix, sys.executable, "-m", "jobworker.server.cli", "run"],
                 env=self.environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,

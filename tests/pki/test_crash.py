@@ -13,7 +13,8 @@ import pytest
 
 from jobpki.bundle import check_server_bundle
 from jobpki.directory import initialise
-from jobpki.users import password_matches, read_users
+from jobpki.passwords import password_matches
+from jobpki.users import read_users
 from tests.harness.pki import LOW_COST
 
 # Starts as soon as it is told to, and reports what it made.

@@ -14,7 +14,8 @@ import pytest
 from jobpki.bundle import check_server_bundle
 from jobpki.directory import InitResult, initialise
 from jobpki.errors import PkiError
-from jobpki.users import Role, password_matches, read_users
+from jobpki.passwords import password_matches
+from jobpki.users import Role, read_users
 from tests.harness.pki import LOW_COST, USERS, Pki, make_pki
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

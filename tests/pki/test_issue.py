@@ -9,7 +9,8 @@ import pytest
 
 from jobpki.directory import InitResult, issue
 from jobpki.errors import PkiError
-from jobpki.users import Role, password_matches, read_users
+from jobpki.passwords import password_matches
+from jobpki.users import Role, read_users
 from tests.harness.pki import LOW_COST, Pki, make_pki
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

@@ -10,7 +10,8 @@ import pytest
 from jobpki.directory import initialise, issue
 from jobpki.errors import PkiError
 from jobpki.layout import Layout
-from jobpki.users import Role, password_matches, read_users
+from jobpki.passwords import password_matches
+from jobpki.users import Role, read_users
 from tests.harness.pki import LOW_COST
 
 

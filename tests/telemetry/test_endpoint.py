@@ -20,7 +20,7 @@ from tests.harness.figures import OPENMETRICS, get, ready, scrape, until_value
 from tests.harness.service import Service, running
 from tests.harness.wait import alive, kill, until
 
-WELL = {"grpc": True, "executor": True}
+WELL = {"grpc": True, "executor": True, "logins": True}
 
 
 def until_ready(service: Service, state: str = "serving") -> None:
@@ -40,7 +40,7 @@ def test_a_service_whose_executor_does_not_come_back_is_not_ready_and_says_so(se
     program.rename(good)
     program.write_bytes(b"this is no program")
     kill(service.child("executor.pyz"))
-    wanted = (503, {"ready": False, "checks": {"grpc": True, "executor": False}, "service": "serving"})
+    wanted = (503, {"ready": False, "checks": {**WELL, "executor": False}, "service": "serving"})
     until(lambda: ready(service.metrics_port) == wanted, "it is not ready for want of an executor")
     assert get(service.metrics_port, "/livez")[0] == 200
     until_value(service, "jobworker_executor_up", 0)
@@ -79,7 +79,7 @@ def test_a_server_that_is_told_to_end_is_not_ready_and_lives_until_its_calls_are
         until_value(service, "grpc_server_started_total", 1, grpc_method="ExecuteJobs")
         server = service.child("server")
         os.kill(server, signal.SIGTERM)
-        wanted = (503, {"ready": False, "checks": {"grpc": False, "executor": True}, "service": "serving"})
+        wanted = (503, {"ready": False, "checks": {**WELL, "grpc": False}, "service": "serving"})
         until(lambda: ready(service.metrics_port) == wanted, "it is not ready any more")
         assert get(service.metrics_port, "/livez")[0] == 200
         assert scrape(service.metrics_port).value("jobworker_calls_under_way") == 1

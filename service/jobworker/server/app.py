@@ -55,8 +55,10 @@ from jobworker.server.telemetry.observe import Observers
 from jobworker.server.telemetry.probes import Probes
 from jobworker.server.telemetry.state import State
 from jobworker.server.telemetry.traces import Traces, open_traces
+from jobworker.server.threads import StartedPool, ThreadsError
 
 _USUAL_FD = 3  # the first one that a supervisor can hand down
+_DEFAULT_THREADS = 2  # for what has no pool of its own: REST's compression, and the end of traces
 REST_CLOSE_SECONDS = 2.0  # for the last answers to go out, once no call is under way
 
 
@@ -75,12 +77,16 @@ def main(*, config_file: Path | None, kept_config: Path | None, executor_fd: int
     config = LiveConfig(file=config_file, environment=dict(os.environ), kept=kept_config, clock_ns=time.time_ns)
     listens = executor_fd is None and config.settings.executor.socket is not None
     link = None if listens else inherited(_USUAL_FD if executor_fd is None else executor_fd)
-    return uvloop.run(_serve(config, config_file, link))
+    try:
+        return uvloop.run(_serve(config, config_file, link))
+    except ThreadsError as e:
+        raise StartError(str(e)) from e
 
 
 async def _serve(config: LiveConfig, config_file: Path | None, link: socket.socket | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(StartedPool(_DEFAULT_THREADS, name="worker"))  # the loop ends it
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     level = Level(config.settings.log_level)
@@ -121,7 +127,7 @@ async def _start(  # noqa: PLR0915
     """Makes and starts every part; `parts` stops them."""
     settings, started_ns = config.settings, time.time_ns()
     log: Log = service_log.logger
-    tls, identity = _identity(settings, on_problem=lambda what: log.error("users file", problem=what))
+    tls, identity = _identity(settings, on_problem=lambda what: log.error("identity", problem=what))
     parts.callback(identity.close)
     layout = Layout(settings.paths.data)
     parts.callback(os.close, _lock_data(layout))
@@ -246,12 +252,17 @@ async def _start(  # noqa: PLR0915
             store=store_size,
             unfinished=batches.active.values,
             role_of=identity.role_of,
+            passwords=identity.passwords,
             volumes={"data": layout.data, "logs": str(settings.paths.logs)},
             certificates=_expiries(tls),
         )
     )
     probes = Probes(
-        checks={"grpc": lambda: server.serving, "executor": lambda: scheduler.connected},
+        checks={
+            "grpc": lambda: server.serving,
+            "executor": lambda: scheduler.connected,
+            "logins": lambda: not identity.passwords.overdue,
+        },
         service=lambda: drain.phase.name.lower(),  # noqa: PLW0108  (the phase of then)
     )
     endpoint = _endpoint(settings, metrics, probes, log)

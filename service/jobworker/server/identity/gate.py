@@ -42,18 +42,20 @@ class Identity:
             trust_domain: of the users' SPIFFE IDs, as `tls.load_tls` found it in the server's certificate.
             token_lifetime_seconds: how long a token works.
             clock: seconds since 1970.
-            on_problem: told in one line that a changed users file is damaged and the last good one stays in force.
+            on_problem: told in one line that a changed users file is damaged and the last good one stays in force, or
+                that a password takes too long to check.
 
         Raises:
             PkiError: one of the two files cannot be used; names it.
+            ThreadsError: the threads that check passwords could not be started.
         """
         layout = Layout(pki)
         key = keys.p256_from_pem(read_file(layout.token_key), layout.token_key)
         self._users = Users(layout.users, on_problem=on_problem)
         self._certificates = Certificates(trust_domain=trust_domain)
         self._tokens = Tokens(key=key, trust_domain=trust_domain, lifetime_seconds=token_lifetime_seconds)
-        self._passwords = PasswordChecker()
-        self._login = Login(users=self._users, passwords=self._passwords, tokens=self._tokens, clock=clock)
+        self.passwords = PasswordChecker(on_problem=on_problem)
+        self._login = Login(users=self._users, passwords=self.passwords, tokens=self._tokens, clock=clock)
         self._clock = clock
 
     def configure(self, *, token_lifetime_seconds: float) -> None:
@@ -112,14 +114,15 @@ class Identity:
 
         Raises:
             UnauthenticatedError: CERTIFICATE_INVALID or LOGIN_FAILED.
-            ExhaustedError: too many logins at a time, or too many failed ones of this user.
+            ExhaustedError: too many logins at a time, or too many failed ones over this certificate.
+            UnavailableError: the password could not be checked in time.
         """
         certificate = self._certificates.read(certificate_pem, now=self._clock())
         return await self._login.login(certificate, username=username, password=password)
 
     def close(self) -> None:
         """Ends the threads that check passwords."""
-        self._passwords.close()
+        self.passwords.close()
 
 
 def _bearer(authorization: str | None) -> str:

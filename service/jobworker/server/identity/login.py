@@ -5,10 +5,9 @@ Every refusal is the same LOGIN_FAILED, so that none tells which part was wrong.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
-from jobpki.users import PASSWORD_BYTES_MAX
+from jobpki.passwords import PASSWORD_BYTES_MAX
 from jobworker.server.errors import AuthReason, ExhaustedError, UnauthenticatedError
 from jobworker.server.identity.certificate import ClientCertificate
 from jobworker.server.identity.passwords import PasswordChecker
@@ -17,7 +16,6 @@ from jobworker.server.identity.users import Users
 
 # Argon2id (4 lanes, 64 MiB, 3 passes) of no password: unknown users are checked against it and cost the same time.
 _DECOY_HASH = "$argon2id$v=19$m=65536,t=3,p=4$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-_CHECKING_MAX = 4  # of one user at a time: the others' places in the queue stay theirs
 _FAILURES_MAX = 10
 _FAILURE_WINDOW_SECONDS = 60.0
 
@@ -30,52 +28,53 @@ class Login:
         self._passwords = passwords
         self._tokens = tokens
         self._clock = clock
-        # User -> times of the last failures. Only holders of the user's own certificate get here, so a lockout hits
-        # nobody else, and there are no more entries than certificates.
+        # By the certificate's key: times of the last failures. Who guesses with one certificate locks out that one, and
+        # not the same user's others; and there are no more entries than certificates.
         self._failures: dict[str, list[float]] = {}
-        self._checking: Counter[str] = Counter()
 
     async def login(self, certificate: ClientCertificate, *, username: str, password: str) -> IssuedToken:
         """A token for the certificate's user.
 
         Raises:
             UnauthenticatedError: LOGIN_FAILED.
-            ExhaustedError: too many wrong passwords of this user, or too many logins at a time.
+            ExhaustedError: too many wrong passwords over this certificate, or too many logins at a time.
+            UnavailableError: the password could not be checked in time.
         """
         # Whose certificate it is, the caller knows: to refuse another's name at once tells nothing new.
-        if username != certificate.user or not password or len(password.encode()) > PASSWORD_BYTES_MAX:
+        if username != certificate.user or not _may_be_password(password):
             raise _failed()
-        self._check_limits(username)
+        key = certificate.thumbprint
+        self._check_failures(username, key)
         user = self._users.get(username)
-        self._checking[username] += 1
-        try:
-            matches = await self._passwords.matches(password, _DECOY_HASH if user is None else user.password_hash)
-        finally:
-            self._checking[username] -= 1
+        password_hash = _DECOY_HASH if user is None else user.password_hash
+        matches = await self._passwords.matches(password, password_hash, name=key, subject=f"user:{username}")
         if user is None or not matches:
-            self._failures.setdefault(username, []).append(self._clock())
+            self._failures.setdefault(key, []).append(self._clock())
             raise _failed()
-        self._failures.pop(username, None)
-        return self._tokens.issue(user=username, thumbprint=certificate.thumbprint, now=self._clock())
+        self._failures.pop(key, None)
+        return self._tokens.issue(user=username, thumbprint=key, now=self._clock())
 
-    def _check_limits(self, user: str) -> None:
-        if self._checking[user] >= _CHECKING_MAX:
-            raise ExhaustedError("too many logins at a time", subject=f"user:{user}", retry_after_seconds=1.0)
-        failures = self._failures.get(user)
+    def _check_failures(self, user: str, key: str) -> None:
+        failures = self._failures.get(key)
         if failures is None:
             return
         now = self._clock()
         recent = [time for time in failures if now - time < _FAILURE_WINDOW_SECONDS]
         if not recent:
-            del self._failures[user]
+            del self._failures[key]
             return
-        self._failures[user] = recent
+        self._failures[key] = recent
         if len(recent) >= _FAILURES_MAX:
             raise ExhaustedError(
                 "too many failed logins",
                 subject=f"user:{user}",
                 retry_after_seconds=max(1.0, recent[0] + _FAILURE_WINDOW_SECONDS - now),
             )
+
+
+def _may_be_password(text: str) -> bool:
+    # Characters first: a text of megabytes is not encoded to find that it is too long.
+    return 0 < len(text) <= PASSWORD_BYTES_MAX and len(text.encode()) <= PASSWORD_BYTES_MAX
 
 
 def _failed() -> UnauthenticatedError:

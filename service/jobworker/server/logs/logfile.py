@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from jobworker.server.errors import ExhaustedError
+from jobworker.server.threads import StartedPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ class LogFiles:
 
     def __init__(self, *, watch: Watch) -> None:
         self.watch = watch
-        self.readers = ThreadPoolExecutor(_COLD_READERS, thread_name_prefix="log-reader")
+        self.readers = StartedPool(_COLD_READERS, name="log-reader")
         # One for all followers: it is filled and emptied without an await in between.
         self.buffer = memoryview(bytearray(PIECE_BYTES))
         self._open: dict[_Key, LogFile] = {}

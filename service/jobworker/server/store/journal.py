@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
+
+from jobworker.server.threads import StartedPool
 
 # Between two syncs of one file: a batch of many quick jobs ends some thirty of them meanwhile, and one sync serves all.
 SPACING_SECONDS = 0.02
@@ -33,7 +34,7 @@ class ThreadSyncer:
     """A few threads: concurrent fsyncs share the file system's own commit."""
 
     def __init__(self, *, threads: int = 4) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sync")
+        self._pool = StartedPool(threads, name="sync")
 
     def run(self, work: Callable[[], None]) -> asyncio.Future[None]:
         return asyncio.get_running_loop().run_in_executor(self._pool, work)

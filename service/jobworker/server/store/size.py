@@ -18,6 +18,7 @@ from jobworker.server.model import BatchHeader, BatchState, JobEnd
 from jobworker.server.store.journal import Syncer
 from jobworker.server.store.layout import BATCH, RESULTS, Layout
 from jobworker.server.telemetry.observe import Observer
+from jobworker.server.threads import started
 
 _REST = 9  # times as long as its work is each pause of the walk
 _PIECE_SECONDS = 0.005
@@ -57,8 +58,7 @@ class StoreSize(Observer):
         with contextlib.suppress(OSError, ValueError):
             self._walked_bytes = int(os.pread(self._fd, _DIGITS + 1, 0))
             return
-        self._walk = threading.Thread(target=self._count, name="store-size", daemon=True)
-        self._walk.start()
+        self._walk = started(self._count, name="store-size")
 
     def close(self) -> None:
         """Ends the walk, which then begins anew at the next start."""

@@ -4,7 +4,6 @@ longer, is made in another."""
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import exposition
@@ -13,6 +12,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import CollectorRegistry
+
+from jobworker.server.threads import StartedPool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -43,7 +44,7 @@ class Exposition:
         self._looks: list[Callable[[], Awaitable[None]]] = []
         self._coming: dict[str, asyncio.Task[bytes]] = {}  # by content type: to be made, and not begun
         self._began: dict[str, float] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._thread = StartedPool(1, name="metrics")
 
     def add(self, collector: Collector, *, look: Callable[[], Awaitable[None]] | None = None) -> None:
         """One more collector; `look` is awaited before it is asked."""

@@ -218,6 +218,16 @@ LOGINS = _counter(
         "accepted; login_failed and the others of AuthReason; throttled (too many at a time, or too many failed)",
     ),
 )
+PASSWORDS_WAITING = _gauge(
+    "jobworker_password_checks_waiting",
+    "logins",
+    "Logins whose password waits to be checked, each certificate in turn.",
+)
+PASSWORDS_OVERDUE = _gauge(
+    "jobworker_password_checks_overdue",
+    "logins",
+    "Passwords that are being checked for more than 10 s: above 0, the service is not ready.",
+)
 DENIED = _counter(
     "jobworker_denied_total",
     "calls",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
+from jobworker.server.threads import started
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -62,8 +64,7 @@ class Pipeline:
         self._enough = threading.Event()
         self._closing = False
         self._down = False
-        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
-        self._thread.start()
+        self._thread = started(self._run, name="spans")
 
     def put(self, count: int, work: Work) -> None:
         """Has about `count` spans made and sent, or counts them as dropped. However many they are, one piece of work

@@ -111,6 +111,16 @@ class Config(Protocol):
     def last_error(self) -> str: ...
 
 
+class Passwords(Protocol):
+    """Who checks passwords; of `overdue` ones, the check takes longer than it may."""
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def overdue(self) -> int: ...
+
+
 class Store(Protocol):
     """What finished batches take; None: not known yet."""
 
@@ -135,6 +145,7 @@ class State:
     store: Store
     unfinished: Callable[[], Iterable[Batch]]
     role_of: Callable[[str], object]
+    passwords: Passwords
     volumes: Mapping[str, str]
     certificates: Sequence[tuple[str, datetime]]
     _batches: int = field(default=0, init=False)
@@ -166,6 +177,8 @@ class State:
         yield from self._disk()
         yield from self._executor()
         yield from self._files()
+        yield _gauge(names.PASSWORDS_WAITING, {(): self.passwords.waiting})
+        yield _gauge(names.PASSWORDS_OVERDUE, {(): self.passwords.overdue})
 
     def _service(self) -> Iterator[Metric]:
         phase = self.drain.phase.name.lower()

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from jobworker.server.telemetry.logfile import RotatedFile
+from jobworker.server.threads import started
 
 _READABLE = structlog.dev.ConsoleRenderer(colors=False)
 _JSON = structlog.processors.JSONRenderer()
@@ -37,8 +38,7 @@ class Writer:
         self._some = threading.Event()
         self.lost = 0  # lines that are not in the file, and of which it does not tell yet
         self._closing = self._reopen = False
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        self._thread.start()
+        self._thread = started(self._run, name="log")
 
     def msg(self, event_dict: dict[str, Any]) -> None:
         """Has an event written; it must not be changed any more."""
