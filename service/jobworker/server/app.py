@@ -46,6 +46,7 @@ from jobworker.server.store.layout import DataInUseError, Layout
 from jobworker.server.store.recovery import boot_id, recover
 from jobworker.server.store.retention import Retention
 from jobworker.server.store.size import StoreSize
+from jobworker.server.telemetry import libraries
 from jobworker.server.telemetry.endpoint import Endpoint
 from jobworker.server.telemetry.joblines import JobLines
 from jobworker.server.telemetry.log import Log
@@ -93,6 +94,7 @@ async def _serve(config: LiveConfig, config_file: Path | None, link: socket.sock
     log = _open_log(config.settings, level)
     with closing(log.writer):
         async with AsyncExitStack() as parts:
+            parts.callback(libraries.take_over(log.logger, loop))
             await _start(config, link, parts, log, level)
             _follow_file(config, config_file, parts, log)
             await stop.wait()

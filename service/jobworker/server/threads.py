@@ -1,8 +1,7 @@
 """Threads that are all there from the start. Knows nothing of the work.
 
-Python's own pool starts a thread when it is handed work. A machine that gives no more threads (RLIMIT_NPROC is shared by
-all processes of a user, pids.max by all of a container) would fail that work at its time, or leave it in the queue for
-ever.
+Python's own pool starts a thread when it is handed work. A machine that gives no more (RLIMIT_NPROC is shared by all
+processes of a user, pids.max by all of a container) would fail that work at its time, or leave it waiting for ever.
 """
 
 from __future__ import annotations

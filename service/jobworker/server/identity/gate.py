@@ -5,6 +5,7 @@ Knows no gRPC and no HTTP: it is handed the method's name, the peer's certificat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from jobworker.server.identity.token import IssuedToken, Tokens
 from jobworker.server.identity.users import Users
 from jobworker.server.identity.who import Principal, Role
 
-_SCHEME = "bearer"  # RFC 6750 section 2.1; schemes are case-insensitive (RFC 9110 section 11.1)
+# RFC 6750 section 2.1. Schemes are in any case (RFC 9110 section 11.1), and white space around is no part of it (5.5).
+_BEARER = re.compile(r"[ \t]*bearer +([A-Za-z0-9._~+/-]+=*)[ \t]*", re.ASCII | re.IGNORECASE)
 
 
 class Identity:
@@ -128,8 +130,7 @@ class Identity:
 def _bearer(authorization: str | None) -> str:
     if not authorization:
         raise UnauthenticatedError(AuthReason.TOKEN_MISSING, "a token is needed: log in first")
-    scheme, _, token = authorization.partition(" ")
-    token = token.strip()
-    if scheme.lower() != _SCHEME or not token:
+    found = _BEARER.fullmatch(authorization)
+    if found is None:
         raise UnauthenticatedError(AuthReason.TOKEN_MALFORMED, "the authorization is not of the form: Bearer <token>")
-    return token
+    return found[1]

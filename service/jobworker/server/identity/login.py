@@ -74,7 +74,12 @@ class Login:
 
 def _may_be_password(text: str) -> bool:
     # Characters first: a text of megabytes is not encoded to find that it is too long.
-    return 0 < len(text) <= PASSWORD_BYTES_MAX and len(text.encode()) <= PASSWORD_BYTES_MAX
+    if not 0 < len(text) <= PASSWORD_BYTES_MAX:
+        return False
+    try:
+        return len(text.encode()) <= PASSWORD_BYTES_MAX
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can name
+        return False
 
 
 def _failed() -> UnauthenticatedError:

@@ -9,7 +9,6 @@ import os
 import secrets
 import socket
 import ssl
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +22,7 @@ from jobworker.server.rest.body import BodyLimits
 from jobworker.server.rest.routes import Routes
 from jobworker.server.rest.transcode import Transcoder
 from jobworker.server.rpc import status
+from jobworker.server.telemetry.failure import describe, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -131,10 +131,9 @@ class RestServer:
             incident = secrets.token_hex(8)
             self._log.error(
                 "rest broke",
-                path=request.path,
                 incident=incident,
-                problem=repr(error),
-                traceback="".join(traceback.format_exception(error)),
+                problem=describe(error),
+                traceback=trace(error),
             )
             response = answer.status_response(request, status.internal(incident))
         if self._calls.closed_by is not None:

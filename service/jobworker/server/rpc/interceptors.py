@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,6 +29,7 @@ from jobworker.server.ids import CorrelationId
 from jobworker.server.rpc import status
 from jobworker.server.rpc.call import CURRENT, Call, Calls, Principal
 from jobworker.server.telemetry.calls import ACCEPTED, THROTTLED, CallObserver
+from jobworker.server.telemetry.failure import describe, trace
 from jobworker.server.telemetry.log import Log
 from jobworker.server.telemetry.tracecontext import remote_of
 from jobworker.server.telemetry.traces import Traces
@@ -199,8 +199,8 @@ def _answer(layers: Layers, call: Call, error: Exception) -> status_pb2.Status:
             method=call.method,
             incident=incident,
             correlation_id=call.batch or call.correlation_id,
-            problem=repr(error),
-            traceback="".join(traceback.format_exception(error)),
+            problem=describe(error),
+            traceback=trace(error),
         )
         return status.internal(incident)
     if error.__cause__ is not None or isinstance(error, DamagedError):
@@ -208,7 +208,7 @@ def _answer(layers: Layers, call: Call, error: Exception) -> status_pb2.Status:
             "rpc failed",
             method=call.method,
             problem=str(error),
-            cause=repr(error.__cause__),
+            cause=describe(error.__cause__),
             path=error.path if isinstance(error, DamagedError) else None,
             correlation_id=call.batch or call.correlation_id,
         )

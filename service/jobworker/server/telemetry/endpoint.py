@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from jobworker.server.listening import listen
+from jobworker.server.telemetry.failure import describe, trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -77,7 +78,7 @@ class Endpoint:
             raise
         except Exception as error:
             # Nobody's call fails for it; but an operator wants to know why there are no figures.
-            self._log.error("metrics broke", path=request.path, problem=repr(error))
+            self._log.error("metrics broke", problem=describe(error), traceback=trace(error))
             response = _text(500, b"this is in the service's log\n")
         response.force_close()
         return response

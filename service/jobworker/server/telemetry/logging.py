@@ -92,7 +92,6 @@ def open_log(
             _Context(fields),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
             _whole,
         ],
         wrapper_class=structlog.make_filtering_bound_logger("debug"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote
 
 from jobworker.server.telemetry.pipeline import QueueLimits
 
@@ -18,6 +19,8 @@ _QUEUE_SPANS = 2048
 _SPANS_AT_ONCE = 512
 _DELAY_MS = 1000.0
 _LOGGERS = ("opentelemetry", "urllib3")
+_HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
+_SECRET_CHARACTERS = 4  # fewer are none, and would be found in any text
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -54,11 +57,15 @@ def resource(environment: Mapping[str, str], version: str) -> Resource:
     return Resource.create({key: value for key, value in own.items() if key not in given})
 
 
+class ProtocolError(ValueError):
+    """It is spoken over gRPC and HTTP alone."""
+
+
 class Otlp:
     """An Exporter. What the SDK would log is what it says of a failure."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """Raises ValueError: the environment's protocol is neither."""
+        """Raises ProtocolError: the environment's protocol is neither."""
         self._words = _Words()
         for name in _LOGGERS:
             logger = logging.getLogger(name)
@@ -70,7 +77,10 @@ class Otlp:
             or "grpc"
         ).strip()
         default = "http://localhost:4317" if protocol == "grpc" else "http://localhost:4318"
-        self.endpoint = next((environment[name] for name in _ENDPOINTS if environment.get(name)), default)
+        self._secrets = _secrets(environment)
+        self.endpoint = self._without_secrets(
+            next((environment[name] for name in _ENDPOINTS if environment.get(name)), default)
+        )
         self._exporter = _exporter(protocol)
 
     def export(self, spans: list[ReadableSpan]) -> str:
@@ -80,7 +90,12 @@ class Otlp:
         self._words.last = ""
         if self._exporter.export(spans) is SpanExportResult.SUCCESS:
             return ""
-        return self._words.last or "the receiver did not take them"
+        return self._without_secrets(self._words.last) or "the receiver did not take them"
+
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     def shutdown(self) -> None:
         """Ends an attempt that waits."""
@@ -98,7 +113,23 @@ def _exporter(protocol: str) -> SpanExporter:
         )
 
         return HttpSpanExporter()
-    raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, and should be grpc or http/protobuf")
+    raise ProtocolError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, and should be grpc or http/protobuf")
+
+
+def _secrets(environment: Mapping[str, str]) -> list[str]:
+    """What the receiver is told to let us in, as an error may say it: values of headers, and user and password of an
+    address; the longest first."""
+    found: set[str] = set()
+    for name in _HEADERS:
+        for pair in environment.get(name, "").split(","):
+            value = pair.partition("=")[2].strip()
+            for form in (value, unquote(value)):  # W3C Baggage: percent-encoded
+                # Also the parts, as of "Bearer abc": an error may name one of them.
+                found.update((form, *form.split()))
+    for name in _ENDPOINTS:
+        before, at, _ = environment.get(name, "").partition("://")[2].partition("/")[0].rpartition("@")
+        found.add(before if at else "")
+    return sorted((secret for secret in found if len(secret) >= _SECRET_CHARACTERS), key=len, reverse=True)
 
 
 class _Words(logging.Handler):

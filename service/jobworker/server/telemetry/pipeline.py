@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
+from jobworker.server.telemetry.failure import describe, trace
 from jobworker.server.threads import started
 
 if TYPE_CHECKING:
@@ -124,13 +125,13 @@ class Pipeline:
                 yield from work()
             except Exception as error:
                 self._count(FAILED, count)
-                self._log.error("spans were not made", problem=repr(error))
+                self._log.error("spans were not made", problem=describe(error), traceback=trace(error))
 
     def _send(self, spans: list[ReadableSpan]) -> None:
         try:
             problem = self._exporter.export(spans)
         except Exception as error:
-            problem = repr(error)
+            problem = describe(error) or ""
         self._count(FAILED if problem else EXPORTED, len(spans))
         if bool(problem) != self._down and not self._closing:
             self._down = bool(problem)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from jobworker.server.telemetry import otlp
+from jobworker.server.telemetry.failure import describe
 from jobworker.server.telemetry.observe import Observer
 from jobworker.server.telemetry.pipeline import Pipeline
 from jobworker.server.telemetry.records import BatchRecord, CallEnd, CallRecord
@@ -164,7 +165,8 @@ def open_traces(
     try:
         sink = otlp.Otlp(environment)
     except Exception as error:
-        log.error("there are no traces", problem=str(error))
+        known = isinstance(error, otlp.ProtocolError)
+        log.error("there are no traces", problem=str(error) if known else describe(error))
         return Traces(sampler)
     log.info("traces are exported", endpoint=sink.endpoint)
     return RecordedTraces(
