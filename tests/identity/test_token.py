@@ -11,6 +11,7 @@ import pytest
 
 from jobpki import keys
 from jobworker.server.errors import AuthReason, UnauthenticatedError
+from jobworker.server.identity.certificate import key_thumbprint
 from jobworker.server.identity.token import Tokens
 
 NOW = 1_772_366_400.25
@@ -18,6 +19,7 @@ LIFETIME_SECONDS = 600
 PARTY = "spiffe://jobworker/server"
 THUMBPRINT = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 KEY = keys.generate()
+KID = key_thumbprint(KEY.public_key())
 
 
 @pytest.fixture
@@ -43,11 +45,39 @@ def claims_of(**changes: object) -> dict[str, Any]:
     return {name: value for name, value in claims.items() if value is not None}
 
 
+def signed(key: Any = KEY, *, kid: object = KID, **changes: object) -> str:
+    """A token with other claims, or of another key."""
+    headers = {"alg": "ES256", "typ": "JWT"} | ({} if kid is None else {"kid": kid})
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (headers, claims_of(**changes))
+    ]
+    signature = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA256).sign(b".".join(parts), key)
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+def test_what_the_tests_sign_is_a_token(tokens: Tokens) -> None:
+    tokens.verify(signed(), user="alice", thumbprint=THUMBPRINT, now=NOW)
+
+
+# The code of version 1 had the same header: {"alg": "ES256", "kid": <thumbprint of the key>, "typ": "JWT"}.
+@pytest.mark.parametrize(
+    "kid",
+    [None, "", "another", KID + "A", KID[:-1], KID.lower(), "../../etc/passwd", "x" * 2000, 7, [KID], {"kid": KID}],
+)
+def test_a_token_that_names_another_key_or_none_is_malformed(tokens: Tokens, kid: object) -> None:
+    refused(tokens, signed(kid=kid), AuthReason.TOKEN_MALFORMED)
+    assert not tokens._checked
+
+
+def test_a_token_of_another_key_that_names_ours_is_malformed(tokens: Tokens) -> None:
+    refused(tokens, signed(keys.generate()), AuthReason.TOKEN_MALFORMED)
+
+
 def test_a_token_has_the_documented_claims(tokens: Tokens) -> None:
     issued = tokens.issue(user="alice", thumbprint=THUMBPRINT, now=NOW)
     header = jwt.get_unverified_header(issued.access_token)
     claims = jwt.decode(issued.access_token, options={"verify_signature": False})
-    assert header["alg"] == "ES256"
+    assert header == {"alg": "ES256", "kid": KID, "typ": "JWT"}
     assert claims.pop("jti")
     assert claims == {
         "iss": PARTY,
@@ -126,13 +156,12 @@ def test_the_public_key_is_no_secret_to_sign_with(tokens: Tokens) -> None:
 
 @pytest.mark.parametrize("claim", ["iss", "aud", "sub", "jti", "iat", "exp", "cnf"])
 def test_a_token_that_lacks_a_claim_is_malformed(tokens: Tokens, claim: str) -> None:
-    refused(tokens, jwt.encode(claims_of(**{claim: None}), KEY, algorithm="ES256"), AuthReason.TOKEN_MALFORMED)
+    refused(tokens, signed(**{claim: None}), AuthReason.TOKEN_MALFORMED)
 
 
 @pytest.mark.parametrize("changes", [{"sub": 7}, {"jti": 7}, {"cnf": "x"}, {"exp": "soon"}, {"exp": [1]}])
 def test_a_token_with_a_claim_of_the_wrong_kind_is_malformed(tokens: Tokens, changes: dict[str, Any]) -> None:
-    token = jwt.api_jws.encode(json.dumps(claims_of(**changes)).encode(), KEY, algorithm="ES256")
-    refused(tokens, token, AuthReason.TOKEN_MALFORMED)
+    refused(tokens, signed(**changes), AuthReason.TOKEN_MALFORMED)
 
 
 def test_tokens_that_are_remembered_stay_within_bounds(tokens: Tokens) -> None:

@@ -111,8 +111,10 @@ async def test_a_failure_of_ours_tells_the_caller_an_incident_and_nothing_else(s
     alice = await served.client()
     batch = served.batch(1)
 
+    words = "a secret"
+
     def broken() -> dict[object, int]:
-        raise ZeroDivisionError(" ".join(("a", "secret")))
+        raise ZeroDivisionError(words)
 
     batch.counts = broken  # type: ignore[method-assign, assignment]
     request = query_pb2.GetBatchRequest(correlation_id=batch.header.correlation_id)

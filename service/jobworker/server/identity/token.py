@@ -106,7 +106,7 @@ class Tokens:
         if len(token) > _TOKEN_CHARACTERS_MAX:
             raise _malformed("the token is too long to be one of this service")
         try:
-            claims: dict[str, Any] = jwt.decode(
+            found = jwt.decode_complete(
                 token,
                 self._public_key,
                 algorithms=[_ALGORITHM],  # never the token's own word for it (RFC 8725 section 3.1)
@@ -122,6 +122,10 @@ class Tokens:
             )
         except (jwt.InvalidTokenError, ValueError) as error:  # ValueError: text that no header can be made of
             raise _malformed("the token is not one of this service") from error
+        # Ours name the key that signed them. One that names another was not made here, whatever its signature is worth.
+        if found["header"].get("kid") != self._key_id:
+            raise _malformed("the token names a key that is none of this service")
+        claims: dict[str, Any] = found["payload"]
         confirmation, expires_at = claims["cnf"], claims["exp"]
         if not isinstance(confirmation, dict) or not isinstance(expires_at, int | float):
             raise _malformed("the token is not one of this service")

@@ -43,6 +43,8 @@ AUTHORIZATION_METADATA = "authorization"
 # Unary, and yet as long as the client likes.
 LONG_METHODS = frozenset({"/jobworker.v1.JobQueryService/WaitBatch"})
 _LOGIN = "/jobworker.v1.AuthService/Login"
+# Smaller than `grpc.max_message_bytes` where a method needs no more. A login takes a certificate alone.
+_REQUEST_BYTES_MAX = {_LOGIN: 8 << 10}
 
 Behaviour = Callable[[Call, Any, Any], Awaitable[Any]]
 # What a call comes to: request and context, as the transport has them.
@@ -88,7 +90,7 @@ class Layers:
 
     def wrap(self, method: str, handler: Any) -> Any:
         """A gRPC handler with every layer around it."""
-        inner = self.around(method, handler, _innermost(handler))
+        inner = self.around(method, handler, _innermost(method, handler))
         came_from = self.observer.peer
 
         async def entry(request: Any, context: Any) -> Any:
@@ -303,9 +305,9 @@ def _authorization(context: Any) -> str | None:
     return values[0] if values else None
 
 
-def _innermost(handler: Any) -> Behaviour:
+def _innermost(method: str, handler: Any) -> Behaviour:
     """The handler itself, decoding what it is sent; all four kinds as one."""
-    decode = handler.request_deserializer
+    decode = _bounded(handler.request_deserializer, _REQUEST_BYTES_MAX.get(method))
     inner = servicer_method(handler)
 
     async def behaviour(_call: Call, request: Any, context: Any) -> Any:
@@ -318,6 +320,19 @@ def _innermost(handler: Any) -> Behaviour:
         return await result
 
     return behaviour
+
+
+def _bounded(decode: Callable[[bytes], Any], most_bytes: int | None) -> Callable[[bytes], Any]:
+    """Refuses by size what it would take time to decode."""
+    if most_bytes is None:
+        return decode
+
+    def bounded(raw: bytes) -> Any:
+        if len(raw) > most_bytes:
+            raise invalid("request", f"has more than {most_bytes} bytes")
+        return decode(raw)
+
+    return bounded
 
 
 def _decode(raw: bytes, decode: Callable[[bytes], Any]) -> Any:

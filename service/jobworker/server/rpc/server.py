@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from grpc_channelz.v1 import channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from jobworker.server.errors import UnavailableError
@@ -18,6 +17,7 @@ from jobworker.server.rpc import channelz
 from jobworker.server.rpc.admin import AdminServicer
 from jobworker.server.rpc.auth import AuthServicer, Login
 from jobworker.server.rpc.call import Calls
+from jobworker.server.rpc.health import Health
 from jobworker.server.rpc.interceptors import Authenticator, Layers
 from jobworker.server.rpc.listener import MAX_REQUEST_BYTES, Listener
 from jobworker.server.rpc.query import QueryServicer
@@ -98,7 +98,7 @@ class RpcServer:
         *,
         listener: Listener,
         handlers: dict[str, Any],
-        health: HealthServicer,
+        health: Health,
         calls: Calls,
         files: LogFiles,
         watch: Watch,
@@ -218,7 +218,7 @@ def build(
     watch = Watch(loop=loop)
     files = LogFiles(watch=watch)
     calls = Calls()
-    health = HealthServicer()
+    health = Health()
     layers = Layers(
         identity=identity, calls=calls, log=log, clock_seconds=clock_seconds, observer=observer, traces=traces
     )

@@ -56,8 +56,13 @@ class Batches:
         """A page of batches, newest first (by the time in their ids), and the token of the next page.
 
         Raises:
-            InvalidRequestError: the token is not one that this gave.
+            InvalidRequestError: the token is not one that this gave, or no user can be called so.
         """
+        if user is not None:
+            try:
+                self._layout.user_root(user)
+            except ValueError:
+                raise invalid("user", "is not a user's name") from None
         before = "~"  # behind every id
         if page_token:
             try:
@@ -137,5 +142,5 @@ class Batches:
 def _falling(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder), reverse=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []

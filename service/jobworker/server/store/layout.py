@@ -28,6 +28,7 @@ _SUFFIX = {LogStream.MERGED: "log", LogStream.STDOUT: "out", LogStream.STDERR: "
 # A folder of 200,000 entries takes 110 ms to list; of a thousand, under one.
 SHARD_JOBS = 1000
 _MOVE_TRIES = 20
+_NAME_BYTES_MAX = 255  # NAME_MAX, limits.h: of a file's name
 
 
 class DataInUseError(Exception):
@@ -81,8 +82,8 @@ class Layout:
         Raises:
             ValueError: the name cannot be a folder's; user names that the PKI makes always can.
         """
-        if not user or "/" in user or user in {".", ".."} or "\0" in user:
-            raise ValueError(f"not a user's name: {user!r}")
+        if not user or "/" in user or user in {".", ".."} or "\0" in user or len(os.fsencode(user)) > _NAME_BYTES_MAX:
+            raise ValueError("not a user's name")
         return f"{self.finished_root}/{user}"
 
     def users(self) -> list[str]:
