@@ -11,9 +11,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from jobpki import keys
+from jobpki.access import read_public, read_secret
 from jobpki.errors import PkiError
 from jobpki.layout import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Layout
 
@@ -33,16 +35,17 @@ def check_server_bundle(pki: Path, *, now: datetime) -> ServerBundle:
     """Reads `<pki>/server` and makes sure that a server can work with it.
 
     Raises:
-        PkiError: names the file, and why: missing, unreadable, not PEM, a key of another certificate, expired, not yet
-            valid, of another authority, not for servers.
+        PkiError: names the file, and why: missing, empty, unreadable, a key that others may read, anything that others
+            may change, not PEM, a key of another certificate, expired, not yet valid, of another authority, not for
+            servers.
     """
     folder = Layout(pki).server
     ca_path, certificate_path, key_path = folder / CA_FILE, folder / CERTIFICATE_FILE, folder / KEY_FILE
-    ca_pem, chain_pem, key_pem = read_file(ca_path), read_file(certificate_path), read_file(key_path)
+    ca_pem, chain_pem, key_pem = read_public(ca_path), read_public(certificate_path), read_secret(key_path)
     roots = load_certificates(ca_pem, ca_path)
     leaf, *intermediates = load_certificates(chain_pem, certificate_path)
-    if not keys.same_public_key(keys.from_pem(key_pem, key_path).public_key(), leaf.public_key()):
-        raise PkiError(f"is not the key of {certificate_path}", path=key_path)
+    key = keys.from_pem(key_pem, key_path)
+    check_key_of(leaf, key, key_path=key_path, certificate_path=certificate_path)
     _check_period(leaf, certificate_path, now)
     issuer = _issuer(leaf, intermediates, roots)
     if issuer is None:
@@ -61,18 +64,16 @@ def check_server_bundle(pki: Path, *, now: datetime) -> ServerBundle:
     )
 
 
-def read_file(path: Path) -> bytes:
-    """A file's bytes.
+def check_key_of(
+    certificate: x509.Certificate, key: PrivateKeyTypes, *, key_path: Path, certificate_path: Path
+) -> None:
+    """That a key is that of a certificate.
 
     Raises:
-        PkiError: it is missing or may not be read.
+        PkiError: it is another's.
     """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise PkiError("is missing", path=path) from error
-    except OSError as error:
-        raise PkiError(f"cannot be read ({error.strerror})", path=path) from error
+    if not keys.same_public_key(key.public_key(), certificate.public_key()):
+        raise PkiError(f"is not the key of {certificate_path}", path=key_path)
 
 
 def load_certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
@@ -94,9 +95,9 @@ def load_certificate(path: Path) -> x509.Certificate:
     """The first certificate of a file: the leaf of a chain.
 
     Raises:
-        PkiError: it is missing, unreadable or no certificate.
+        PkiError: it is missing, unreadable, others may change it, or it is no certificate.
     """
-    return load_certificates(read_file(path), path)[0]
+    return load_certificates(read_public(path), path)[0]
 
 
 def spiffe_trust_domain(certificate: x509.Certificate) -> str | None:

@@ -139,16 +139,24 @@ def list_(
     root: DirOption = DEFAULT_DIR,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = Output.TEXT,
 ) -> None:
-    """Show the certificates, when they expire, and the users."""
+    """Show the certificates, when they expire, and the users; and check every file.
+
+    Exits 1 when a file is damaged, or others may read or change it; says which, and what to do.
+    """
     entries = overview(root)
+    problems = [entry for entry in entries if entry.kind == "file"]
     if output is Output.JSON:
         typer.echo(json.dumps([_entry_json(entry) for entry in entries], indent=2))
-        return
+        raise typer.Exit(1 if problems else 0)
     now = datetime.now(UTC)
-    rows = [("KIND", "NAME", "ROLE", "EXPIRES", "SERIAL"), *(_entry_row(entry, now) for entry in entries)]
+    listed = [entry for entry in entries if entry.kind != "file"]
+    rows = [("KIND", "NAME", "ROLE", "EXPIRES", "SERIAL"), *(_entry_row(entry, now) for entry in listed)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for entry in problems:
+        typer.echo(f"jobpki: {entry.problem}", err=True)
+    raise typer.Exit(1 if problems else 0)
 
 
 def _user_option(text: str) -> tuple[str, Role]:

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from jobpki import authority as certificates
 from jobpki import keys
+from jobpki.access import read_secret
 from jobpki.authority import Authority
-from jobpki.bundle import load_certificate, read_file, spiffe_trust_domain
+from jobpki.bundle import check_key_of, load_certificate, spiffe_trust_domain
 from jobpki.errors import PkiError
 from jobpki.layout import (
     CA_FILE,
@@ -186,10 +187,9 @@ class Completion:
         layout = self._layout
         if not layout.ca_key.exists():
             raise PkiError(f"is missing, and {purpose} is to be issued with it", path=layout.ca_key)
-        key = keys.p256_from_pem(read_file(layout.ca_key), layout.ca_key)
+        key = keys.p256_from_pem(read_secret(layout.ca_key), layout.ca_key)
         certificate = load_certificate(layout.ca_certificate)
-        if not keys.same_public_key(key.public_key(), certificate.public_key()):
-            raise PkiError(f"is not the key of {layout.ca_certificate}", path=layout.ca_key)
+        check_key_of(certificate, key, key_path=layout.ca_key, certificate_path=layout.ca_certificate)
         if self._now > certificate.not_valid_after_utc:
             raise PkiError(
                 f"has expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC", path=layout.ca_certificate
@@ -270,12 +270,12 @@ def _whole(folder: Path) -> bool:
 def _key_to_keep(folder: Path) -> ec.EllipticCurvePrivateKey:
     """The key of a bundle that lost another file, so that tokens bound to it live on; else a new one."""
     path = folder / KEY_FILE
-    return keys.p256_from_pem(read_file(path), path) if path.exists() else keys.generate()
+    return keys.p256_from_pem(read_secret(path), path) if path.exists() else keys.generate()
 
 
 def _text(path: Path) -> str:
     try:
-        return read_file(path).decode().removesuffix("\n")
+        return read_secret(path).decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise PkiError("is not text", path=path) from error
 

@@ -1,8 +1,8 @@
 """Makes a PKI folder complete: the authority, the server's bundle, the token key, users with their bundles.
 
 What is there is never replaced, each folder and file appears whole or not at all, and one run at a time holds the lock:
-a run that was cut off is finished by the next, and a run on a complete folder writes nothing. A damaged file is an
-error, not a gap to fill.
+a run that was cut off is finished by the next, and a run on a complete folder writes nothing. A damaged file, or one
+that others may read or change, is an error, not a gap to fill.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from datetime import datetime
 from pathlib import Path
 
 from jobpki import publish
+from jobpki.access import check_folder
 from jobpki.completion import Completion, InitResult
 from jobpki.errors import PkiError
-from jobpki.layout import Layout
+from jobpki.examine import demand
+from jobpki.layout import ROOT_MODE, Layout
 from jobpki.passwords import check_password
 from jobpki.profiles import (
     ADMIN,
@@ -59,7 +61,8 @@ def initialise(
         certificates: False: another authority issues them; only the token key and users with passwords are made.
 
     Raises:
-        PkiError: a file is damaged, an option contradicts what is there, or something cannot be written.
+        PkiError: a file is damaged or open to others, an option contradicts what is there, or something cannot be
+            written.
     """
     wanted = _wanted_users(users or {})
     names = [subject_name(text) for text in (usual_names() if sans is None else sans)]
@@ -93,7 +96,8 @@ def issue(
     `certificates` none is made.
 
     Raises:
-        PkiError: no PKI, a bad name or password, or no administrator would be left.
+        PkiError: no PKI, a file in it is damaged or open to others, a bad name or password, or no administrator would
+            be left.
     """
     check_user_name(name)
     if password is not None:
@@ -137,13 +141,15 @@ def _wanted_users(users: Mapping[str, Role]) -> dict[str, Role]:
 
 @contextmanager
 def _opened(root: Path) -> Iterator[Layout]:
-    """The folder under its lock, without what a crash left half made."""
+    """The folder under its lock, without what a crash left half made, and found to be safe and undamaged."""
     layout = Layout(root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        publish.make_folders(root, mode=ROOT_MODE)
+        check_folder(root)  # before anything is written into it
         with publish.locked(layout.lock):
             for folder in (layout.root, layout.clients, layout.auth):
                 publish.clear_leftovers(folder)
+            demand(layout)
             yield layout
     except OSError as error:
         path = Path(error.filename) if isinstance(error.filename, str) else root

@@ -1,5 +1,7 @@
-"""Every path of a PKI folder and its modes; nowhere else.
+"""Every path of a PKI folder and its modes; nowhere else. What is made has exactly these, whatever the umask; what of
+them is demanded of files that are there is in access.py.
 
+.         0711                                         others may pass through to their bundle, and list none
 ca/       0700  ca.key 0600, ca.crt                    only jobpki reads it
 server/   0700  ca.crt, tls.crt, tls.key 0600          the server's bundle
 health/   0700  ca.crt, tls.crt, tls.key 0600          of `jobworker healthcheck`; opens nothing else
@@ -21,7 +23,7 @@ SECRET_MODE = 0o600
 PUBLIC_MODE = 0o644
 CLOSED_MODE = 0o700
 # Other users of the machine may pass through to a bundle that was given to them, and list none.
-CLIENTS_MODE = 0o711
+ROOT_MODE = CLIENTS_MODE = 0o711
 
 
 @dataclass(frozen=True, slots=True)

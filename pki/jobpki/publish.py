@@ -5,6 +5,7 @@ Knows nothing of certificates. Readers take no lock: what they find under a fina
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -15,6 +16,7 @@ from pathlib import Path
 
 _TEMPORARY = ".new-"  # what a crash may leave; `clear_leftovers` removes it
 _REMOVED = ".old-"
+_ABOVE_MODE = 0o755
 
 
 @contextmanager
@@ -36,6 +38,16 @@ def make_folder(path: Path, *, mode: int) -> None:
         return
     path.chmod(mode)  # mkdir(2) takes the umask off
     _sync_folder(path.parent)
+
+
+def make_folders(path: Path, *, mode: int) -> None:
+    """Makes a folder with exactly this mode, and the missing ones above it so that others may pass and not write,
+    whatever the umask; one that is there stays as it is."""
+    for above in [p for p in reversed(path.parents) if not p.exists()]:
+        make_folder(above, mode=_ABOVE_MODE)
+    make_folder(path, mode=mode)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def publish_file(path: Path, content: bytes, *, mode: int) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
+from jobpki.access import read_secret
 from jobpki.errors import PkiError
 from jobpki.profiles import is_user_name
 from jobpki.publish import publish_file
@@ -58,13 +59,10 @@ def read_users(path: Path) -> dict[str, User]:
     """Every user by name.
 
     Raises:
-        PkiError: the file is missing, unreadable or not a users file; says where it is wrong.
+        PkiError: the file is missing, unreadable, for others to read or change, or not a users file; says where it is
+            wrong.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PkiError(f"cannot be read ({error.strerror})", path=path) from error
-    return parse_users(content, path)
+    return parse_users(read_secret(path), path)
 
 
 def parse_users(content: bytes, path: Path) -> dict[str, User]:

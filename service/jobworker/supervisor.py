@@ -21,6 +21,7 @@ from pathlib import Path
 
 from jobpki import directory
 from jobpki.errors import PkiError
+from jobpki.publish import make_folders
 from jobworker.executor import bundle, protocol
 from jobworker.server.cli import EX_CONFIG
 from jobworker.server.config.model import Settings
@@ -56,7 +57,7 @@ def run(*, config_file: Path | None) -> int:
 
 def _prepare(settings: Settings) -> None:
     for folder in (settings.paths.data, settings.paths.logs, settings.paths.run):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(folder, mode=0o700)
     made = directory.initialise(settings.paths.pki, now=datetime.now(UTC))
     for user, password in made.passwords.items():
         print(f"jobworker: made user {user}, password: {password}", flush=True)

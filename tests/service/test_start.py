@@ -159,7 +159,8 @@ def test_a_part_of_the_servers_bundle_that_is_missing_is_named(stopped: Service,
             env=stopped.environment(), pass_fds=[theirs.fileno()], capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert result.returncode == EX_CONFIG
-    assert result.stderr == f"jobworker: {stopped.pki / name}: is missing\n"
+    assert result.stderr.startswith(f"jobworker: {stopped.pki / name}: is missing - ")
+    assert result.stderr.endswith(f"jobpki init --dir {stopped.pki}\n")
 
 
 def test_a_missing_authority_is_no_reason_to_make_another(stopped: Service) -> None:

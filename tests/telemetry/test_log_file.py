@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -217,3 +218,18 @@ def test_a_full_disk_costs_lines_and_says_how_many(tmp_path: Path) -> None:
     assert "log lines were lost" in text
     assert '"event": "kept"' in text
     assert '"event": "lost"' not in text
+
+
+def test_what_would_steer_a_terminal_is_shown_as_what_it_is_and_the_file_has_it_whole(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from jobworker.server.telemetry.logging import Level, open_log\n"
+        "log = open_log(Path(sys.argv[1]), level=Level('info'), max_bytes=1 << 20, files=1)\n"
+        "log.logger.info('event', user='a\\x1b]0;title\\x07\\x9b2J\\u202eb\\rc')\n"
+        "log.writer.close()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, check=True, timeout=60)
+    shown = done.stderr.decode()
+    assert [c for c in shown if not c.isprintable()] == ["\n"]
+    assert r"a\x1b]0;title\x07\x9b2J\u202eb" in shown
+    line = json.loads((tmp_path / "service.jsonl").read_text())
+    assert line["user"] == "a\x1b]0;title\x07\x9b2J\u202eb\rc"

@@ -22,6 +22,8 @@ import uvloop
 from cryptography import x509
 
 from jobpki.errors import PkiError
+from jobpki.examine import with_remedy
+from jobpki.layout import Layout as PkiLayout
 from jobworker.server import limits
 from jobworker.server.config.live import LiveConfig
 from jobworker.server.config.model import Settings
@@ -344,7 +346,7 @@ def _identity(settings: Settings, on_problem: Callable[[str], object]) -> tuple[
             on_problem=on_problem,
         )
     except PkiError as e:
-        raise StartError(str(e)) from e
+        raise StartError(str(with_remedy(PkiLayout(settings.paths.pki), e))) from e
     return tls, identity
 
 

@@ -12,6 +12,9 @@ import typer
 
 # sysexits(3): the configuration is at fault, and starting again would not help.
 EX_CONFIG = 78
+# What the service makes is its own user's, whatever umask it is started with. What others are to reach (the executor's
+# socket, certificates) gets its mode by name; jobs have a umask of their own.
+_UMASK = 0o077
 
 app = typer.Typer(
     help="A job worker service: batches of Linux commands over gRPC with mutual TLS.",
@@ -44,6 +47,7 @@ def run(config: ConfigFile = None) -> None:
     """Run everything on this machine: PKI if there is none, executor, server. Ctrl-C ends it."""
     from jobworker import supervisor
 
+    os.umask(_UMASK)
     raise SystemExit(supervisor.run(config_file=config))
 
 
@@ -67,6 +71,7 @@ def server(
     from jobworker.server.config.sources import ConfigError
     from jobworker.server.reach import StartError
 
+    os.umask(_UMASK)
     try:
         code = application.main(config_file=config, kept_config=kept_config, executor_fd=executor_fd)
     except (ConfigError, StartError) as e:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobpki import keys
-from jobpki.bundle import read_file
+from jobpki.access import read_secret
 from jobpki.layout import Layout
 from jobworker.server.errors import AuthReason, PermissionDeniedError, UnauthenticatedError
 from jobworker.server.identity.certificate import HEALTH, Certificates
@@ -48,11 +48,11 @@ class Identity:
                 that a password takes too long to check.
 
         Raises:
-            PkiError: one of the two files cannot be used; names it.
+            PkiError: one of the two files cannot be used, or others may read or change it; names it.
             ThreadsError: the threads that check passwords could not be started.
         """
         layout = Layout(pki)
-        key = keys.p256_from_pem(read_file(layout.token_key), layout.token_key)
+        key = keys.p256_from_pem(read_secret(layout.token_key), layout.token_key)
         self._users = Users(layout.users, on_problem=on_problem)
         self._certificates = Certificates(trust_domain=trust_domain)
         self._tokens = Tokens(key=key, trust_domain=trust_domain, lifetime_seconds=token_lifetime_seconds)

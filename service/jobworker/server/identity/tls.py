@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from jobpki.bundle import check_server_bundle
+from jobpki.examine import demand_closed_authority
+from jobpki.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +23,12 @@ class TlsMaterial:
 
 
 def load_tls(pki: Path, *, now: datetime) -> TlsMaterial:
-    """Reads and checks `<pki>/server`.
+    """Reads and checks `<pki>/server`; and that the authority's key, if it is there, is not for others to read.
 
     Raises:
         PkiError: one line that says which file is not usable, and why.
     """
+    demand_closed_authority(Layout(pki))
     bundle = check_server_bundle(pki, now=now)
     return TlsMaterial(
         private_key_pem=bundle.key_pem,

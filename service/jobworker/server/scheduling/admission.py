@@ -97,7 +97,7 @@ class Admission:
             raise PathTakenError(f"{self._path}: cannot be listened at: {e.strerror or e}") from e
 
     def _open(self) -> None:
-        os.makedirs(os.path.dirname(self._path) or ".", mode=0o755, exist_ok=True)
+        self._make_folder()
         self._remove_stale()
         self._key = self._read_key()
         if not self._key:
@@ -136,6 +136,13 @@ class Admission:
                 await asyncio.wait_for(self._worker.stopping.wait(), _STOPPED_TOGETHER_SECONDS)
             if self._worker.connected and self._worker.stopping.is_set():
                 await asyncio.wait_for(self._worker.gone.wait(), _LAST_ENDS_SECONDS)
+
+    def _make_folder(self) -> None:
+        """Where there is none: for us to write, and for the executor, as a rule another user, to pass."""
+        missing = [above for above in Path(self._path).absolute().parents if not above.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o755)
+            folder.chmod(0o755)  # mkdir(2) takes the umask off
 
     def _remove_stale(self) -> None:
         try:

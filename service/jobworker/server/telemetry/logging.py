@@ -82,7 +82,7 @@ def open_log(
     Raises:
         OSError: the file cannot be opened.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = RotatedFile(folder / FILE, max_bytes=max_bytes, files=files)
     writer = Writer(file=file, terminal_fd=sys.stderr.fileno())
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(

@@ -4,6 +4,7 @@ the service's time. Knows structlog's renderers and no levels."""
 from __future__ import annotations
 
 import os
+import re
 import select
 import threading
 import time
@@ -17,6 +18,9 @@ from jobworker.server.threads import started
 
 _READABLE = structlog.dev.ConsoleRenderer(colors=False)
 _JSON = structlog.processors.JSONRenderer()
+# What would steer the terminal that shows a line: C0 and C1 without tab and line feed, DEL, and what turns the
+# direction of writing (Unicode Standard Annex 9). Values come from clients.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _LINES_MOST = 20_000  # waiting; more are lost, and counted
 _LINES_AT_ONCE = 500
@@ -143,7 +147,13 @@ def _json_line(event: dict[str, Any]) -> bytes:
 
 
 def _readable_line(event: dict[str, Any]) -> bytes:
-    return _READABLE(None, "", dict(event)).encode("utf-8", "backslashreplace") + b"\n"
+    text = _CONTROL.sub(_escaped, _READABLE(None, "", dict(event)))
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _loss(lines: int) -> bytes:
