@@ -72,11 +72,11 @@ def check_folder(folder: Path) -> None:
         if os.geteuid() not in (0, found.st_uid) and found.st_uid != 0:
             raise PkiError(f"belongs to {_user(found.st_uid)}", path=folder, mend=_chown(folder))
     for above in real.parents:
-        mode = above.stat().st_mode
+        others = above.stat().st_mode
         # With the sticky bit, as /tmp has it, nobody may rename what is another's.
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not os.path.ismount(above):
+        if others & stat.S_IWOTH and not others & stat.S_ISVTX and not os.path.ismount(above):
             raise PkiError(
-                f"every user of this machine may put files into it (mode {stat.S_IMODE(mode):04o}), "
+                f"every user of this machine may put files into it (mode {stat.S_IMODE(others):04o}), "
                 f"and so another folder in the place of {folder}",
                 path=above,
                 mend=f"run: chmod o-w {shlex.quote(str(above))}",
