@@ -161,7 +161,9 @@ def test_logins_and_calls_go_on_when_the_machine_gives_no_threads() -> None:
             assert ready(service.metrics_port)[0] == 200
             until_value(service, "jobworker_logins_total", 10, outcome="accepted")
             assert threads_of(server) <= threads
-            assert "thread" not in service.output()
+            assert service.stop() == 0
+            # gRPC's core says that it would like more of them ("pthread_create failed"), and does without.
+            assert "start new thread" not in service.output()
         finally:
             service.stop()
 

@@ -18,7 +18,6 @@ from pathlib import Path
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-import uvloop
 from cryptography import x509
 
 from jobpki.errors import PkiError
@@ -58,10 +57,9 @@ from jobworker.server.telemetry.observe import Observers
 from jobworker.server.telemetry.probes import Probes
 from jobworker.server.telemetry.state import State
 from jobworker.server.telemetry.traces import Traces, open_traces
-from jobworker.server.threads import StartedPool, ThreadsError
+from jobworker.server.threads import Loop, ThreadsError
 
 _USUAL_FD = 3  # the first one that a supervisor can hand down
-_DEFAULT_THREADS = 2  # for what has no pool of its own: REST's compression, and the end of traces
 REST_CLOSE_SECONDS = 2.0  # for the last answers to go out, once no call is under way
 
 
@@ -81,7 +79,8 @@ def main(*, config_file: Path | None, kept_config: Path | None, executor_fd: int
     listens = executor_fd is None and config.settings.executor.socket is not None
     link = None if listens else inherited(_USUAL_FD if executor_fd is None else executor_fd)
     try:
-        return uvloop.run(_serve(config, config_file, link))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            return runner.run(_serve(config, config_file, link))
     except ThreadsError as e:
         raise StartError(str(e)) from e
 
@@ -89,7 +88,6 @@ def main(*, config_file: Path | None, kept_config: Path | None, executor_fd: int
 async def _serve(config: LiveConfig, config_file: Path | None, link: socket.socket | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(StartedPool(_DEFAULT_THREADS, name="worker"))  # the loop ends it
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     level = Level(config.settings.log_level)

@@ -10,6 +10,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import uvloop
+
+_DEFAULT_THREADS = 2  # for what has no pool of its own: REST's compression, and the end of traces
+
 
 class ThreadsError(Exception):
     """A thread could not be started; the message says what for, and what the machine's limits are."""
@@ -34,6 +38,23 @@ class StartedPool(ThreadPoolExecutor):
             self.shutdown(wait=False, cancel_futures=True)
             raise _cannot_start(name) from error
         everyone.wait()
+
+
+class Loop(uvloop.Loop):
+    """An event loop whose default executor is a StartedPool."""
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            ThreadsError: its threads could not be started.
+        """
+        super().__init__()
+        self._pool = StartedPool(_DEFAULT_THREADS, name="worker")
+        self.set_default_executor(self._pool)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        """Blocks, at the end of the process: asyncio's own waits in a thread that it would have to start."""
+        self._pool.shutdown(wait=True)
 
 
 def started(work: Callable[[], object], *, name: str) -> threading.Thread:
