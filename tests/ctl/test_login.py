@@ -77,6 +77,15 @@ def test_a_token_that_is_too_old_or_refused_says_to_log_in_again(newcomer: Jobct
         assert b"jobctl login" in done.stderr
 
 
+def test_a_kept_token_that_is_no_header_is_as_good_as_none(newcomer: Jobctl) -> None:
+    newcomer.login()
+    whole = json.loads(token_file(newcomer).read_text())
+    for text in ("pl4nted\u00a0", "pl4nted\ud800", "pl4nted\nx: y", "pl4nted\0", "", "pl4nted token"):
+        token_file(newcomer).write_text(json.dumps({**whole, "access_token": text}))
+        done = newcomer("ls")
+        assert (done.returncode, b"pl4nted" in done.stdout + done.stderr) == (3, False), done.stderr
+
+
 def test_a_damaged_token_file_is_as_good_as_none(newcomer: Jobctl) -> None:
     newcomer.login()
     token_file(newcomer).write_bytes(b"\xff{")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobworker.client.tokens import Login
+
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1
 
 
 class TokenFile:
@@ -55,8 +59,10 @@ class TokenFile:
     def _load(self) -> Token | None:
         try:
             content = json.loads(self._path.read_bytes())
-            return Token(content["access_token"], datetime.fromisoformat(content["expires_at"]))
+            token = Token(content["access_token"], datetime.fromisoformat(content["expires_at"]))
         except FileNotFoundError:
             return None
+            # Anything else is no header, and gRPC's refusal of it would look like a failure of ours.
+            return token if _TOKEN.fullmatch(token.text) else None
         except (ValueError, KeyError, TypeError):  # not as `save` writes it: the next login replaces it
             return None
