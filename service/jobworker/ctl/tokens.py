@@ -60,9 +60,9 @@ class TokenFile:
         try:
             content = json.loads(self._path.read_bytes())
             token = Token(content["access_token"], datetime.fromisoformat(content["expires_at"]))
-        except FileNotFoundError:
-            return None
             # Anything else is no header, and gRPC's refusal of it would look like a failure of ours.
             return token if _TOKEN.fullmatch(token.text) else None
+        except FileNotFoundError:
+            return None
         except (ValueError, KeyError, TypeError):  # not as `save` writes it: the next login replaces it
             return None
