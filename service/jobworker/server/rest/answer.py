@@ -34,12 +34,31 @@ def json_response(
 ) -> web.Response:
     """A JSON value."""
     body = encode.to_bytes(value)
+    is_gzip = len(body) >= _COMPRESS_BYTES and takes_gzip(request)
+    return encoded_response(_gzip(body) if is_gzip else body, is_gzip=is_gzip, http_status=http_status, headers=headers)
+
+
+def encoded_response(
+    body: bytes, *, is_gzip: bool, http_status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """JSON as text, or that compressed."""
     all_headers = {**COMMON_HEADERS, "Content-Type": JSON, **(headers or {})}
-    if len(body) >= _COMPRESS_BYTES and takes_gzip(request):
-        compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_WBITS)
-        body = compressor.compress(body) + compressor.flush()
+    if is_gzip:
         all_headers["Content-Encoding"] = "gzip"
     return web.Response(status=http_status, body=body, headers=all_headers)
+
+
+class Fixed:
+    """A JSON value that is always the same, encoded once."""
+
+    def __init__(self, value: Any) -> None:
+        self._text = encode.to_bytes(value)
+        self._gzip = _gzip(self._text)
+
+    def response(self, request: web.BaseRequest) -> web.Response:
+        """It, as an answer."""
+        is_gzip = takes_gzip(request)
+        return encoded_response(self._gzip if is_gzip else self._text, is_gzip=is_gzip)
 
 
 def status_response(
@@ -66,6 +85,11 @@ def takes_gzip(request: web.BaseRequest) -> bool:
         if coding in ("gzip", "x-gzip", "*"):
             return not any(p.replace(" ", "") in ("q=0", "q=0.0", "q=0.00", "q=0.000") for p in parameters)
     return False
+
+
+def _gzip(text: bytes) -> bytes:
+    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_WBITS)
+    return compressor.compress(text) + compressor.flush()
 
 
 def _retry_after(status: status_pb2.Status) -> int | None:

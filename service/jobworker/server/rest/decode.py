@@ -11,8 +11,6 @@ from jobworker.server.errors import invalid
 from jobworker.server.rest import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from google.protobuf.descriptor import FieldDescriptor
     from google.protobuf.message import Message
 
@@ -20,16 +18,20 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 100
 
 
+class Doubled(dict[str, Any]):
+    """An object that names a member twice (`name`). It is refused where its path is known."""
+
+    name = ""
+
+
 def parse(text: bytes, path: str) -> Any:
     """The JSON value of a text; `path` is what it is called where it is none.
 
     Raises:
-        InvalidRequestError: it is no JSON (RFC 8259), names a member twice, or is nested too deeply.
+        InvalidRequestError: it is no JSON (RFC 8259), or is nested too deeply.
     """
     try:
-        return json.loads(
-            text.decode(), object_pairs_hook=lambda pairs: _object(pairs, path), parse_constant=_not_a_constant
-        )
+        return json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_not_a_constant)
     except UnicodeDecodeError:
         raise invalid(path, "is not UTF-8") from None
     except RecursionError:
@@ -50,10 +52,14 @@ def fill(message: Message, value: Any, path: str, depth: int = 0) -> None:
     if depth > _MAX_DEPTH:
         raise invalid(here, "is nested too deeply")
     if fields.is_well_known(message.DESCRIPTOR.full_name):
+        check_single(value, here)
         fields.put_well_known(message, value, here)
         return
     if not isinstance(value, dict):
         raise invalid(here, "is not an object")
+    if isinstance(value, Doubled):
+        doubled = field_of(message.DESCRIPTOR, value.name)
+        raise invalid(join(path, value.name if doubled is None else doubled.name), "is given twice")
     seen: set[str] = set()
     for name, member in value.items():
         field = field_of(message.DESCRIPTOR, name)
@@ -117,6 +123,22 @@ def check_oneof(message: Message, field: FieldDescriptor, path: str) -> None:
         raise invalid(path, f"cannot be given together with {other}")
 
 
+def check_single(value: Any, path: str) -> None:
+    """No object of a value, which has a form of its own, names a member twice.
+
+    Raises:
+        InvalidRequestError: one does.
+    """
+    if isinstance(value, Doubled):
+        raise invalid(join(path, value.name), "is given twice")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            check_single(item, join(path, name))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            check_single(item, f"{path}[{position}]")
+
+
 def join(path: str, name: str) -> str:
     """The path of a member."""
     return f"{path}.{name}" if path and not path.endswith(".") else f"{path}{name}"
@@ -125,6 +147,8 @@ def join(path: str, name: str) -> str:
 def _put_map(message: Message, field: FieldDescriptor, value: Any, path: str, depth: int) -> None:
     if not isinstance(value, dict):
         raise invalid(path, "is not an object")
+    if isinstance(value, Doubled):
+        raise invalid(f"{path}[{json.dumps(value.name)}]", "is given twice")
     kind = field.message_type
     assert kind is not None  # noqa: S101  (a map has one)
     keys, values = kind.fields_by_name["key"], kind.fields_by_name["value"]
@@ -147,13 +171,17 @@ def _takes_null(field: FieldDescriptor) -> bool:
     return field.message_type is not None and field.message_type.full_name == "google.protobuf.Value"
 
 
-def _object(pairs: Iterable[tuple[str, Any]], path: str) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members:
-            raise invalid(path, f"has the member {json.dumps(name)} twice")
-        members[name] = value
-    return members
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    doubled, seen = Doubled(members), set()
+    for name, _ in pairs:
+        if name in seen:
+            doubled.name = name
+            break
+        seen.add(name)
+    return doubled
 
 
 def _not_a_constant(text: str) -> NoReturn:

@@ -38,14 +38,15 @@ def put_query(message: Message, parameters: Iterable[tuple[str, str]], *, bound:
     Raises:
         InvalidRequestError: a parameter names no field, or its value is not of the field's type.
     """
-    values: dict[str, list[str]] = {}
+    # A field's two spellings are one parameter, named as it was the first time.
+    values: dict[tuple[str, ...], tuple[str, list[str]]] = {}
     for name, text in parameters:
-        values.setdefault(name, []).append(text)
-    taken = {_canonical(message, path) for path in bound}
-    for name, texts in values.items():
         if name == "":
             raise invalid("query", "has a parameter without a name")
-        if _canonical(message, name) in taken:
+        values.setdefault(_canonical(message, name), (name, []))[1].append(text)
+    taken = {_canonical(message, path) for path in bound}
+    for canonical, (name, texts) in values.items():
+        if canonical in taken:
             continue
         entry = _ENTRY.fullmatch(name)
         owner, field = _resolve(message, entry.group(1) if entry else name)
@@ -92,7 +93,9 @@ def _put_message(message: Message, text: str, path: str) -> None:
     # Durations, times and masks are strings in JSON; the others are what the text says, read as JSON.
     strings = ("Duration", "Timestamp", "FieldMask", "StringValue", "BytesValue")
     plain = message.DESCRIPTOR.name in strings
-    fields.put_well_known(message, text if plain else decode.parse(text.encode(errors="replace"), path), path)
+    value = text if plain else decode.parse(text.encode(errors="replace"), path)
+    decode.check_single(value, path)
+    fields.put_well_known(message, value, path)
 
 
 def _put_entry(owner: Message, field: FieldDescriptor, key: str, texts: list[str], path: str) -> None:
@@ -120,11 +123,12 @@ def _resolve(message: Message, path: str) -> tuple[Message, FieldDescriptor | No
 
 
 def _canonical(message: Message, path: str) -> tuple[str, ...]:
-    """A path by the fields' names in the proto, however they were written."""
+    """A path by the fields' names in the proto, however they were written; of a map's entry, with its key."""
+    entry = _ENTRY.fullmatch(path)
     names = []
     current: Any = message.DESCRIPTOR
-    for name in path.split("."):
+    for name in (entry.group(1) if entry else path).split("."):
         field = decode.field_of(current, name) if current is not None else None
         names.append(name if field is None else field.name)
         current = field.message_type if field is not None else None
-    return tuple(names)
+    return (*names, f"[{entry.group(2)}]") if entry else tuple(names)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import socket
 import ssl
@@ -15,13 +14,15 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from jobworker.server.errors import NotFoundError, UnavailableError, invalid
+from jobworker.server.errors import JobworkerError, NotFoundError, UnavailableError, invalid
 from jobworker.server.listening import listen
 from jobworker.server.rest import answer, openapi
 from jobworker.server.rest.body import BodyLimits
 from jobworker.server.rest.routes import Routes
+from jobworker.server.rest.tls import server_context
 from jobworker.server.rest.transcode import Transcoder
 from jobworker.server.rpc import status
+from jobworker.server.rpc.interceptors import LOGIN
 from jobworker.server.telemetry.failure import describe, trace
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ class RestServer:
             layers=layers,
             limits=BodyLimits(max_bytes=limits.body_bytes, seconds=limits.body_seconds),
         )
-        self._openapi = openapi.document(self._routes, version=version, needs_token=needs_token)
-        self._context = _ssl_context(tls, failed=layers.observer.handshake_failed)
+        self._identity = layers.identity
+        self._openapi = answer.Fixed(openapi.document(self._routes, version=version, needs_token=needs_token))
+        self._context = server_context(tls, failed=layers.observer.handshake_failed)
         self._manager = _Manager(self._handle, limits=limits, connected=layers.observer.connected)
         self._server: asyncio.Server | None = None
 
@@ -149,7 +151,7 @@ class RestServer:
         # The path alone: an absolute form (RFC 9112 section 3.2.2) means the same here.
         path = request.rel_url.raw_path
         if path == OPENAPI_PATH:
-            return self._describe(request)
+            return await self._describe(request)
         match = self._routes.match(request.method, path)
         if match.route is not None:
             certificate = _connection(request).certificate_pem
@@ -158,10 +160,17 @@ class RestServer:
             return _not_allowed(request, match.allowed)
         return answer.status_response(request, status.of(NotFoundError(f"there is nothing at {path[:200]}")))
 
-    def _describe(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _describe(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in ("GET", "HEAD"):
             return _not_allowed(request, ("GET", "HEAD"))
-        return answer.json_response(request, self._openapi)
+        try:
+            # It takes no token, and is for those that may get one: a user's certificate, valid now.
+            self._identity.authenticate(
+                method=LOGIN, certificate_pem=_connection(request).certificate_pem, authorization=None
+            )
+        except JobworkerError as error:
+            return answer.status_response(request, status.of(error))
+        return self._openapi.response(request)
 
 
 class _Connection(RequestHandler):
@@ -267,35 +276,3 @@ def _keep_alive(transport: asyncio.BaseTransport) -> None:
         with contextlib.suppress(OSError):  # closed already
             for name, value in _KEEPALIVE.items():
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _ssl_context(tls: Tls, *, failed: Callable[[], None]) -> ssl.SSLContext:
-    """Mutual TLS as the gRPC listener has it: a certificate of the service's own authority, TLS 1.2 or newer.
-
-    `failed` is told of each handshake that failed; of clients that hang up in the middle of one, nobody is."""
-
-    class Handshake(ssl.SSLObject):
-        def do_handshake(self) -> None:
-            try:
-                super().do_handshake()
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise
-            except ssl.SSLError:
-                failed()
-                raise
-
-    found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    found.sslobject_class = Handshake
-    found.minimum_version = ssl.TLSVersion.TLSv1_2
-    found.verify_mode = ssl.CERT_REQUIRED
-    found.load_verify_locations(cadata=tls.ca_pem.decode())
-    found.set_alpn_protocols(["http/1.1"])
-    # ssl takes files alone; this one is in memory and has no name.
-    descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
-    try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(tls.private_key_pem + b"\n" + tls.certificate_chain_pem)
-        found.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
-    return found

@@ -42,9 +42,9 @@ AUTHORIZATION_METADATA = "authorization"
 
 # Unary, and yet as long as the client likes.
 LONG_METHODS = frozenset({"/jobworker.v1.JobQueryService/WaitBatch"})
-_LOGIN = "/jobworker.v1.AuthService/Login"
+LOGIN = "/jobworker.v1.AuthService/Login"
 # Smaller than `grpc.max_message_bytes` where a method needs no more. A login takes a certificate alone.
-_REQUEST_BYTES_MAX = {_LOGIN: 8 << 10}
+REQUEST_BYTES_MAX = {LOGIN: 8 << 10}
 
 Behaviour = Callable[[Call, Any, Any], Awaitable[Any]]
 # What a call comes to: request and context, as the transport has them.
@@ -240,7 +240,7 @@ def _count_refusals(layers: Layers, method: str, proceed: Behaviour) -> Behaviou
         observer.login(ACCEPTED)
         return answer
 
-    return login if method == _LOGIN else behaviour
+    return login if method == LOGIN else behaviour
 
 
 def _identify(layers: Layers, method: str, proceed: Behaviour) -> Behaviour:
@@ -307,7 +307,7 @@ def _authorization(context: Any) -> str | None:
 
 def _innermost(method: str, handler: Any) -> Behaviour:
     """The handler itself, decoding what it is sent; all four kinds as one."""
-    decode = _bounded(handler.request_deserializer, _REQUEST_BYTES_MAX.get(method))
+    decode = _bounded(handler.request_deserializer, REQUEST_BYTES_MAX.get(method))
     inner = servicer_method(handler)
 
     async def behaviour(_call: Call, request: Any, context: Any) -> Any:
