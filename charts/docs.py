@@ -23,8 +23,10 @@ from jobworker.server.config.model import Settings
 CHART = Path(__file__).parent / "jobworker"
 BEGIN, END = "<!-- made by charts/docs.py -->\n", "<!-- end of what is made -->\n"
 # What the chart itself decides: its mounts, ports and probes rest on these.
-OWN = {"paths", "executor", "jobs.path", "jobs.isolation", "grpc.host", "grpc.port", "rest.host", "rest.port",
-       "metrics.enabled", "metrics.host", "metrics.port"}  # fmt: skip
+OWN = {
+    "paths", "executor", "jobs.path", "jobs.isolation", "jobs.readable", "jobs.writable", "jobs.user", "jobs.processes",
+    "grpc.host", "grpc.port", "rest.host", "rest.port", "metrics.enabled", "metrics.host", "metrics.port",
+}  # fmt: skip
 _KEY = re.compile(r"( *)([A-Za-z0-9]+):")
 _PYDANTIC = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 

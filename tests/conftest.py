@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobworker.v1 import job_pb2, query_pb2
+from tests.harness.scratch import folder as scratch_folder
 from tests.harness.service import Api, Service, running
 
 
@@ -44,6 +45,12 @@ def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
     """One service for tests that leave it as they found it."""
     with running(tmp_path_factory.mktemp("service")) as service:
         yield service
+
+
+@pytest.fixture
+def scratch() -> Path:
+    """A folder that the test and jobs may write."""
+    return scratch_folder()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from jobpki import directory
 from jobpki.errors import PkiError
 from jobpki.publish import make_folders
 from jobworker.executor import bundle, protocol
+from jobworker.heldports import PortError, hold_ports, listeners
 from jobworker.server.cli import EX_CONFIG
 from jobworker.server.config.model import Settings
 from jobworker.server.config.sources import ConfigError, load
@@ -38,30 +40,34 @@ _EXECUTOR_STOP_SECONDS = 15.0
 _SERVER_STOP_SECONDS = 20.0
 
 
-def run(*, config_file: Path | None) -> int:
-    """Runs until SIGTERM or SIGINT; returns the exit status."""
-    try:
-        settings = load(config_file, os.environ).settings
-        _prepare(settings)
-    except (ConfigError, PkiError, OSError) as e:
-        print(f"jobworker: {e}", file=sys.stderr)
-        return EX_CONFIG
-    for_server, for_executor = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with for_server, for_executor:
-        executor = _Child("executor", _executor_command(settings, for_executor.fileno()), for_executor.fileno())
+def run(*, config_file: Path | None, allow_root_jobs: bool) -> int:
+    """Runs until SIGTERM or SIGINT; returns the exit status. `allow_root_jobs`: of a service that is root's."""
+    with ExitStack() as held:
+        try:
+            settings = load(config_file, os.environ).settings
+            _prepare(settings)
+            held.enter_context(hold_ports(settings))
+        except (ConfigError, PkiError, PortError, OSError) as e:
+            print(f"jobworker: {e}", file=sys.stderr)
+            return EX_CONFIG
+        # In memory, and sealed: no job, and nobody else, can put another program in its place.
+        program = bundle.build_sealed()
+        held.callback(os.close, program)
+        for_server, for_executor = map(held.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        command = _executor_command(settings, program, for_executor.fileno(), allow_root_jobs=allow_root_jobs)
+        executor = _Child("executor", command, (program, for_executor.fileno()))
         kept = settings.paths.run / KEPT_CONFIG
         command = _server_command(config_file, kept, for_server.fileno())
-        server = _Child("server", command, for_server.fileno(), blocked=frozenset({signal.SIGHUP}))
+        server = _Child("server", command, (for_server.fileno(),), blocked=frozenset({signal.SIGHUP}))
         return _Supervisor(executor, server, gone=lambda: _tell_gone(for_executor)).run()
 
 
 def _prepare(settings: Settings) -> None:
-    for folder in (settings.paths.data, settings.paths.logs, settings.paths.run):
+    for folder in (settings.paths.data, settings.paths.logs, settings.paths.run, settings.paths.work):
         make_folders(folder, mode=0o700)
     made = directory.initialise(settings.paths.pki, now=datetime.now(UTC))
     for user, password in made.passwords.items():
         print(f"jobworker: made user {user}, password: {password}", flush=True)
-    bundle.build(str(settings.paths.run / "executor.pyz"))
     # Of an earlier life of the service, whose configuration counts no more.
     (settings.paths.run / KEPT_CONFIG).unlink(missing_ok=True)
 
@@ -74,19 +80,28 @@ def _tell_gone(for_executor: socket.socket) -> None:
         return  # there is no server either; the next one begins with a question
 
 
-def _executor_command(settings: Settings, fd: int) -> list[str]:
-    paths = settings.paths
-    command = [sys.executable, "-I", "-S", str(paths.run / "executor.pyz"), "--fd", str(fd)]
-    command += ["--isolate", settings.jobs.isolation]
-    if settings.jobs.path:
-        command += ["--path", settings.jobs.path]
+def _executor_command(settings: Settings, program: int, fd: int, *, allow_root_jobs: bool) -> list[str]:
+    paths, jobs = settings.paths, settings.jobs
+    command = [sys.executable, "-I", "-S", f"/proc/self/fd/{program}", "--fd", str(fd)]
+    command += ["--isolate", jobs.isolation, "--work", str(paths.work.resolve())]
+    for option, value in (("--path", jobs.path), ("--user", jobs.user), ("--processes", jobs.processes)):
+        if value is not None:
+            command += [option, str(value)]
+    for option, paths_of in (("--readable", jobs.readable), ("--writable", jobs.writable)):
+        for path in paths_of:
+            command += [option, str(path)]
     for folder in (paths.pki, paths.data, paths.logs, paths.run):
         command += ["--hide", str(folder.resolve())]
+    for _, _, port in listeners(settings):
+        command += ["--closed-port", str(port)]
+    if allow_root_jobs:
+        command += ["--allow-root-jobs"]
     return command
 
 
 def _server_command(config_file: Path | None, kept_config: Path, fd: int) -> list[str]:
-    command = [sys.executable, "-m", "jobworker.server.cli", "server", "--executor-fd", str(fd)]
+    # -P: the working directory, which may be anybody's to write, is no place to import from.
+    command = [sys.executable, "-P", "-m", "jobworker.server.cli", "server", "--executor-fd", str(fd), "--shared-ports"]
     if config_file is not None:
         command += ["--config", str(config_file), "--kept-config", str(kept_config)]
     return command
@@ -107,7 +122,7 @@ class _Child:
 
     name: str
     command: Sequence[str]
-    inherited_fd: int
+    inherited: Sequence[int]  # descriptors
     blocked: frozenset[signal.Signals] = frozenset()  # signals that it starts with blocked
     process: subprocess.Popen[bytes] | None = None
     pidfd: int = -1
@@ -121,7 +136,7 @@ class _Child:
         # and takes it when it is ready.
         was = signal.pthread_sigmask(signal.SIG_BLOCK, self.blocked)
         try:
-            self.process = subprocess.Popen(self.command, pass_fds=(self.inherited_fd,), stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(self.command, pass_fds=self.inherited, stdin=subprocess.DEVNULL)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, was)
         self.pidfd = os.pidfd_open(self.process.pid)
@@ -205,7 +220,7 @@ class _Supervisor:
             if self._told is None:
                 how = f"signal {-status}" if status < 0 else f"status {status}"
                 print(f"jobworker: the {child.name} ended with {how}", file=sys.stderr, flush=True)
-            self._refused = self._refused or (child is self._server and first and status == EX_CONFIG)
+            self._refused = self._refused or (first and status == EX_CONFIG)
 
     def _stop(self, wake_fd: int) -> None:
         """The executor first: its jobs' ends are then recorded by a server that still runs."""

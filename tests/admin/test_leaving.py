@@ -31,9 +31,9 @@ def drain(service: Service, seconds: float) -> subprocess.Popen[str]:
 
 
 def test_running_jobs_end_and_queued_ones_wait_for_the_next_server(
-    service: Service, admin: Admin, tmp_path: Path
+    service: Service, admin: Admin, scratch: Path
 ) -> None:
-    alice, gate = service.api(), tmp_path / "gate"
+    alice, gate = service.api(), scratch / "gate"
     batch = alice.submit(f"until [ -e {gate} ]; do sleep 0.02; done", "true", batch=ONE)
     until(lambda: alice.get(batch).counts.running == 1, "the first runs")
     asked = drain(service, 600)

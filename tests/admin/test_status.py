@@ -68,7 +68,7 @@ def test_the_status_tells_of_executor_disk_certificates_and_configuration(servic
 def test_an_executor_that_died_is_replaced_by_another_of_which_the_status_tells(service: Service) -> None:
     admin = Admin(service)
     before = admin.status().executor
-    os.kill(service.child("executor.pyz"), signal.SIGKILL)
+    os.kill(service.child("executor"), signal.SIGKILL)
     until(lambda: admin.status().executor.epoch != before.epoch, "another executor")
     after = until(lambda: (found := admin.status().executor).attached and found, "it is attached")
     assert after.up_since.ToNanoseconds() > before.up_since.ToNanoseconds()

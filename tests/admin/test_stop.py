@@ -22,9 +22,9 @@ def admin(service: Service) -> Admin:
     return Admin(service)
 
 
-def held(api: Api, tmp_path: Path, jobs: int = 3) -> tuple[str, Path]:
+def held(api: Api, scratch: Path, jobs: int = 3) -> tuple[str, Path]:
     """A batch whose first job runs until a file is there, and the file; the others wait for their turn."""
-    gate = tmp_path / "gate"
+    gate = scratch / "gate"
     batch = api.submit(*[f"until [ -e {gate} ]; do sleep 0.02; done; echo done"] * jobs, batch=ONE)
     until(lambda: api.get(batch).counts.running == 1, "the first runs")
     return batch, gate
@@ -36,10 +36,10 @@ def counts(api: Api, batch: str) -> dict[str, int]:
 
 
 def test_a_stopped_service_takes_nothing_starts_nothing_and_answers_everything(
-    service: Service, admin: Admin, tmp_path: Path
+    service: Service, admin: Admin, scratch: Path
 ) -> None:
     alice = service.api()
-    batch, gate = held(alice, tmp_path)
+    batch, gate = held(alice, scratch)
     status = admin.stop()
     assert status.state == admin_pb2.SERVICE_STATE_DRAINING
     assert not status.HasField("drain_deadline")
@@ -140,10 +140,10 @@ def test_a_repeated_submission_is_a_duplicate_also_while_stopped(service: Servic
 
 
 def test_it_stays_stopped_over_a_restart_and_starts_the_queued_jobs_when_told(
-    service: Service, admin: Admin, tmp_path: Path
+    service: Service, admin: Admin, scratch: Path
 ) -> None:
     alice = service.api()
-    batch, gate = held(alice, tmp_path)
+    batch, gate = held(alice, scratch)
     admin.stop()
     kill_server(service, admin, alice)
     assert admin.state() == "DRAINING"

@@ -19,8 +19,8 @@ def resident(pid: int) -> int:
 
 def executor_pid(service: Service) -> int:
     """The parent of the jobs: below its guard."""
-    guard = service.child("executor.pyz")
-    inner = [p for p in children(guard) if any(a.endswith("executor.pyz") for a in command_line(p))]
+    guard = service.child("executor")
+    inner = [p for p in children(guard) if any(a == "--fd" for a in command_line(p))]
     return inner[0] if inner else guard
 
 

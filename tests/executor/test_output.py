@@ -51,8 +51,8 @@ def test_separate_output_goes_into_two_logs(executor: Executor) -> None:
     assert (executor.log(name, 0), executor.log(name, 1)) == (b"out\n", b"err\n")
 
 
-def test_a_job_that_closes_its_output_lives_on(executor: Executor, tmp_path: Path) -> None:
-    flag = tmp_path / "go"
+def test_a_job_that_closes_its_output_lives_on(executor: Executor, scratch: Path) -> None:
+    flag = scratch / "go"
     (name,) = executor.give(executor.order(f"exec >&- 2>&-; while ! test -e {flag}; do sleep 0.02; done; exit 7"))
     executor.pid(name)
     # Another job's end shows that the pipe's end was seen meanwhile.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from jobworker.executor.protocol import CROWDED_RETRY_SECONDS, Connection, End, Message, Order
+from tests.harness import scratch
 
 DEADLINE_SECONDS = 30.0
 BATCH = "019312d4-5c00-7abc-8def-0123456789ab"
@@ -37,10 +38,15 @@ class Executor:
         self.folder = folder
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.connection = Connection(self._ours)
+        # Jobs may write the folder, and find the Python of the tests.
+        folder.chmod(0o777)
+        seen = ["--writable", str(folder), "--writable", str(scratch.ROOT)]
+        for path in scratch.PROGRAMS:
+            seen += ["--readable", path]
         self.stderr_path = folder / "executor.stderr"
         with self.stderr_path.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [*prefix, python, "-I", "-S", str(bundle), "--fd", str(self._theirs.fileno()), *options],
+                [*prefix, python, "-I", "-S", str(bundle), "--fd", str(self._theirs.fileno()), *seen, *options],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
                 env=env,

@@ -24,6 +24,7 @@ from jobworker.v1 import (
     schedule_pb2,
     schedule_pb2_grpc,
 )
+from tests.harness import scratch
 from tests.harness.pki import make_pki
 from tests.harness.wait import alive, children, command_line, until
 
@@ -76,10 +77,12 @@ class Service:
     def environment(self) -> dict[str, str]:
         """What `jobworker` and `jobpki` are started with."""
         settings = {
-            **{f"PATHS__{name.upper()}": str(self.folder / name) for name in ("data", "logs", "pki", "run")},
+            **{f"PATHS__{name.upper()}": str(self.folder / name) for name in ("data", "logs", "pki", "run", "work")},
             "GRPC__PORT": str(self.port),
             "REST__PORT": str(self.rest_port),
             "METRICS__PORT": str(self.metrics_port),
+            "JOBS__READABLE": ":".join(scratch.PROGRAMS),
+            "JOBS__WRITABLE": str(scratch.ROOT),
             **self._settings,
         }
         return {**os.environ, **{f"JOBWORKER_{k}": v for k, v in settings.items()}, **self._variables}
@@ -124,11 +127,13 @@ class Service:
         return self._process.pid
 
     def child(self, name: str) -> int:
-        """The supervisor's child: "server" or "executor.pyz"."""
+        """The supervisor's child: "server" or "executor"."""
+        # The executor's program is a descriptor.
+        wanted = {"server": "server", "executor": "--fd"}[name]
 
         def find() -> int | None:
             for pid in children(self.pid):
-                if any(argument.endswith(name) for argument in command_line(pid)):
+                if any(argument == wanted for argument in command_line(pid)):
                     return pid
             return None
 

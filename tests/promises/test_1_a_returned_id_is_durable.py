@@ -50,10 +50,10 @@ def test_every_id_that_was_given_out_while_the_server_was_killed_again_and_again
 
 
 def test_a_client_that_vanishes_in_the_middle_of_its_batch_leaves_nothing_behind(
-    service: Service, tmp_path: Path
+    service: Service, scratch: Path
 ) -> None:
     api = service.api()
-    marker = tmp_path / "ran"
+    marker = scratch / "ran"
     sent = threading.Event()
 
     def jobs() -> Iterator[schedule_pb2.JobRequest]:
@@ -74,10 +74,10 @@ def test_a_client_that_vanishes_in_the_middle_of_its_batch_leaves_nothing_behind
 
 
 def test_a_server_killed_in_the_middle_of_a_batch_has_nothing_of_it_when_it_is_back(
-    service: Service, tmp_path: Path
+    service: Service, scratch: Path
 ) -> None:
     api = service.api()
-    marker = tmp_path / "ran"
+    marker = scratch / "ran"
     hold = threading.Event()
 
     def jobs() -> Iterator[schedule_pb2.JobRequest]:
@@ -96,8 +96,8 @@ def test_a_server_killed_in_the_middle_of_a_batch_has_nothing_of_it_when_it_is_b
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_a_repeated_submission_answers_duplicate_and_runs_once(alice: Api, tmp_path: Path, jobs: int) -> None:
-    ran = tmp_path / "ran"
+def test_a_repeated_submission_answers_duplicate_and_runs_once(alice: Api, scratch: Path, jobs: int) -> None:
+    ran = scratch / "ran"
     name = uuid7(jobs)
     requests = [schedule_pb2.JobRequest(command=f"echo x >> {ran}") for _ in range(jobs)]
     results = []
@@ -110,8 +110,8 @@ def test_a_repeated_submission_answers_duplicate_and_runs_once(alice: Api, tmp_p
     assert ran.read_text() == "x\n" * jobs
 
 
-def test_a_batch_may_end_while_it_is_submitted_again(alice: Api, tmp_path: Path) -> None:
-    name, go = uuid7(4), tmp_path / "go"
+def test_a_batch_may_end_while_it_is_submitted_again(alice: Api, scratch: Path) -> None:
+    name, go = uuid7(4), scratch / "go"
     requests = [schedule_pb2.JobRequest(command=f"until [ -e {go} ]; do sleep 0.01; done") for _ in range(2)]
     call = {"metadata": [("x-correlation-id", name)]}
     alice.schedule.ExecuteJobs(iter(requests), **alice.call(**call))

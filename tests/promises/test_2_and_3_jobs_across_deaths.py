@@ -17,9 +17,9 @@ BATCH = 600
 
 
 def test_killing_the_server_at_random_points_loses_no_job_no_exit_and_no_byte_and_runs_nothing_twice(
-    service: Service, tmp_path: Path
+    service: Service, scratch: Path
 ) -> None:
-    ran = tmp_path / "ran"
+    ran = scratch / "ran"
     api = service.api()
     lines = 40
     commands = [
@@ -66,9 +66,9 @@ def test_a_running_job_never_notices_that_the_server_was_killed(service: Service
     assert api.log(batch) == b"".join(b"%d\n" % i for i in range(1, 11))
 
 
-def test_a_job_that_ended_while_no_server_was_there_is_told_by_the_next(service: Service, tmp_path: Path) -> None:
+def test_a_job_that_ended_while_no_server_was_there_is_told_by_the_next(service: Service, scratch: Path) -> None:
     api = service.api()
-    ended = tmp_path / "ended"
+    ended = scratch / "ended"
     batch = api.submit(f"sleep 0.3; echo bye; touch {ended}; exit 9", "kill -KILL $$", "exit 0")
     until(lambda: api.get(batch).counts.running, "it runs")
     # Stopped, not dead: its supervisor starts no other until it is killed, well after the jobs' ends.
@@ -86,14 +86,14 @@ def test_a_job_that_ended_while_no_server_was_there_is_told_by_the_next(service:
 
 
 def test_when_the_executor_dies_its_jobs_die_and_are_lost_and_the_queued_ones_run_on_the_next(
-    service: Service, tmp_path: Path
+    service: Service, scratch: Path
 ) -> None:
     api = service.api()
-    started = tmp_path / "started"
+    started = scratch / "started"
     sleeper = f"echo $$ >> {started}; exec sleep 1234567"
     batch = api.submit(sleeper, sleeper, "echo later", batch=job_pb2.BatchOptions(parallelism=2))
     until(lambda: api.get(batch).counts.running == 2 and len(started.read_text().split()) == 2, "both run")
-    guard = service.child("executor.pyz")
+    guard = service.child("executor")
     inner = children(guard)
     jobs = [p for child in inner for p in children(child)]
     assert len(jobs) == 2
@@ -109,14 +109,14 @@ def test_when_the_executor_dies_its_jobs_die_and_are_lost_and_the_queued_ones_ru
 
 
 def test_killing_the_whole_service_leaves_no_job_and_the_next_life_tells_what_became_of_each(
-    service: Service, tmp_path: Path
+    service: Service, scratch: Path
 ) -> None:
     api = service.api()
     batch = api.submit(
-        "exec sleep 7654321", f"echo again >> {tmp_path / 'ran'}", batch=job_pb2.BatchOptions(parallelism=1)
+        "exec sleep 7654321", f"echo again >> {scratch / 'ran'}", batch=job_pb2.BatchOptions(parallelism=1)
     )
     until(lambda: api.get(batch).counts.running == 1, "it runs")
-    guard = service.child("executor.pyz")
+    guard = service.child("executor")
     jobs = [p for child in children(guard) for p in children(child)]
     family = [service.child("server"), guard, *children(guard), *jobs]
     os.kill(service.pid, signal.SIGKILL)
@@ -132,7 +132,7 @@ def test_killing_the_whole_service_leaves_no_job_and_the_next_life_tells_what_be
         (job_pb2.JOB_STATE_FAILED, job_pb2.END_REASON_INTERRUPTED),
     )
     assert final.counts.succeeded == 1
-    assert (tmp_path / "ran").read_text() == "again\n"
+    assert (scratch / "ran").read_text() == "again\n"
 
 
 def test_every_exit_status_is_told_as_it_was(service: Service) -> None:

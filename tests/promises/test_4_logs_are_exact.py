@@ -61,8 +61,8 @@ def test_output_through_a_process_substitution_is_whole(alice: Api) -> None:
     assert sorted(lines, key=int) == sorted([b"%d" % i for i in range(1, 51)] * 2, key=int)
 
 
-def test_a_job_that_closes_its_output_lives_on(alice: Api, tmp_path: Path) -> None:
-    go = tmp_path / "go"
+def test_a_job_that_closes_its_output_lives_on(alice: Api, scratch: Path) -> None:
+    go = scratch / "go"
     batch = alice.submit(f"echo before; exec >&- 2>&-; until [ -e {go} ]; do sleep 0.02; done; exit 6")
     until(lambda: alice.get(batch).counts.running == 1, "it runs")
     go.touch()

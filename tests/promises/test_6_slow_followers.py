@@ -41,9 +41,9 @@ def stuck(service: Service, token: str, batch: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_stuck_followers_slow_neither_job_nor_reader_and_cost_bounded_memory(service: Service, tmp_path: Path) -> None:
+def test_stuck_followers_slow_neither_job_nor_reader_and_cost_bounded_memory(service: Service, scratch: Path) -> None:
     api = service.api()
-    go = tmp_path / "go"
+    go = scratch / "go"
     batch = api.submit(f"echo; until [ -e {go} ]; do sleep 0.01; done; head -c {SIZE} /dev/zero")
     followers = [stuck(service, api.token, batch) for _ in range(8)]
     server = service.child("server")

@@ -58,7 +58,7 @@ def service_pids(service: Service) -> list[int]:
     """The supervisor, the server, and both processes of the executor."""
 
     def executor() -> list[int]:
-        outer = service.child("executor.pyz")
+        outer = service.child("executor")
         return [outer, *children(outer)[:1]]
 
     return [service.pid, service.child("server"), *until(lambda: len(e := executor()) == 2 and e, "the executor")]
@@ -92,13 +92,13 @@ print(json.dumps(found))
 
 
 @pytest.mark.usefixtures("unharmed")
-def test_the_services_folders_are_empty_to_a_job(shared_service: Service, alice: Api) -> None:
+def test_the_services_folders_are_not_there_for_a_job(shared_service: Service, alice: Api) -> None:
     alice.wait(alice.submit("echo the words of another"))
     running_batch = alice.submit("echo top secret output; sleep 600")
     assert next(alice.follow(running_batch)).data
     folders = [str(shared_service.folder / name) for name in ("data", "logs", "pki", "run")]
     assert all(os.listdir(folder) for folder in folders)
-    assert python(alice, TRY_FILES, *folders) == {folder: [True, []] for folder in folders}
+    assert python(alice, TRY_FILES, *folders) == {folder: [False, []] for folder in folders}
     alice.cancel(running_batch)
 
 
@@ -366,8 +366,9 @@ def test_a_requests_environment_is_added_and_the_marks_stay(alice: Api) -> None:
     assert b"JOBWORKER_JOB_INDEX=1\n" in alice.log(batch, 1)
 
 
-def test_without_isolation_the_service_says_so(tmp_path: Path) -> None:
-    with running(tmp_path / "service", JOBS__ISOLATION="none") as service:
+def test_without_isolation_the_service_says_so(tmp_path: Path, scratch: Path) -> None:
+    # Work folders where another user than root can go.
+    with running(tmp_path / "service", JOBS__ISOLATION="none", PATHS__WORK=str(scratch / "work")) as service:
         assert "isolation: none" in service.output()
         status = run(service.api(), "cat", "/proc/self/status")
         assert "NoNewPrivs:\t1" in status

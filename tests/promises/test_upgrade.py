@@ -20,9 +20,9 @@ LINES = 6
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_server_is_replaced_under_a_thousand_jobs_and_a_hundred_followers(
-    service: Service, tmp_path: Path, how: signal.Signals
+    service: Service, scratch: Path, how: signal.Signals
 ) -> None:
-    go, ran = tmp_path / "go", tmp_path / "ran"
+    go, ran = scratch / "go", scratch / "ran"
     ran.mkdir()
     # Each job prints before, during and after the change, and leaves a mark that a second run would not survive.
     command = (

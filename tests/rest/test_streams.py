@@ -28,8 +28,8 @@ def data_of(chunks: list[Any], index: int = 0) -> bytes:
     return found
 
 
-def test_a_running_job_is_followed_live_to_its_end(ours: Rest, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_a_running_job_is_followed_live_to_its_end(ours: Rest, scratch: Path) -> None:
+    gate = scratch / "gate"
     batch = ours.submit(f"echo one; while [ ! -e {gate} ]; do sleep 0.01; done; echo two")
     with ours.open("GET", f"/v1/batches/{batch}/jobs/0/logs") as response:
         first = json.loads(response.readline())["result"]
@@ -57,8 +57,8 @@ def test_a_silent_job_has_its_headers_before_it_says_anything(ours: Rest) -> Non
     ours("POST", f"/v1/batches/{batch}:cancel", {"grace": "0s"})
 
 
-def test_a_stream_is_compressed_message_by_message(ours: Rest, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_a_stream_is_compressed_message_by_message(ours: Rest, scratch: Path) -> None:
+    gate = scratch / "gate"
     batch = ours.submit(f"echo one; while [ ! -e {gate} ]; do sleep 0.01; done; head -c 300000 /dev/zero")
     with ours.open("GET", f"/v1/batches/{batch}/jobs/0/logs", accept_encoding="gzip") as response:
         assert response.headers["content-encoding"] == "gzip"
@@ -191,8 +191,8 @@ def test_a_reader_that_takes_nothing_is_cut_and_others_are_not(tmp_path: Path) -
         until(lambda: alice("GET", "/v1/batches?page_size=1").status == 200)
 
 
-def test_a_server_that_stops_tells_streams_to_come_again(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_a_server_that_stops_tells_streams_to_come_again(tmp_path: Path, scratch: Path) -> None:
+    gate = scratch / "gate"
     with running(tmp_path / "service") as service:
         alice = rest(service)
         batch = alice.submit(f"echo one; while [ ! -e {gate} ]; do sleep 0.01; done; echo two")

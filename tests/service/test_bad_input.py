@@ -96,13 +96,13 @@ def test_a_job_that_cannot_be_right_is_refused_with_its_field(alice: Api, name: 
 
 
 @pytest.mark.parametrize("name", BAD_JOBS)
-def test_a_batch_is_refused_whole_for_one_of_its_jobs(alice: Api, name: str, tmp_path: Path) -> None:
+def test_a_batch_is_refused_whole_for_one_of_its_jobs(alice: Api, name: str, scratch: Path) -> None:
     bad, field = BAD_JOBS[name]
     before = 0 if name in FIRST_ONLY else 17
-    good = request(command=f"touch {tmp_path}/ran")
+    good = request(command=f"touch {scratch}/ran")
     found = refused(lambda: alice.submit(*[good] * before, bad, *[good] * 3))
     assert (found.name, found.fields) == ("INVALID_ARGUMENT", [f"jobs[{before}].{field}"])
-    assert not (tmp_path / "ran").exists()
+    assert not (scratch / "ran").exists()
 
 
 def test_everything_that_is_wrong_is_told_at_once(alice: Api) -> None:

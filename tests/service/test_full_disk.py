@@ -52,9 +52,9 @@ def test_a_batch_for_which_there_is_no_room_is_refused_whole(small: Service) -> 
     assert api.wait(api.submit("echo fine")).counts.succeeded == 1
 
 
-def test_ends_that_cannot_be_written_wait_until_there_is_room(small: Service, tmp_path: Path) -> None:
+def test_ends_that_cannot_be_written_wait_until_there_is_room(small: Service, scratch: Path) -> None:
     api = small.api()
-    go = tmp_path / "go"
+    go = scratch / "go"
     command = f"until [ -e {go} ]; do sleep 0.05; done; exit 7"
     # Enough that their ends need more than what is left of the record's last page.
     batch = api.submit(*[command] * JOBS, batch=job_pb2.BatchOptions(parallelism=JOBS))

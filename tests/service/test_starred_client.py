@@ -84,9 +84,9 @@ def run(client: Path, service: Service, command: str, go: str = "") -> Any:
 
 
 def test_it_reads_a_running_job_from_its_first_word_to_its_last(
-    shared_service: Service, client: Path, tmp_path: Path
+    shared_service: Service, client: Path, scratch: Path
 ) -> None:
-    go = tmp_path / "go"
+    go = scratch / "go"
     command = f"printf 'gr\\303'; until [ -e {go} ]; do sleep 0.01; done; printf '\\274n\\n'; seq 100000; exit 3"
     correlation_id, result, accepted_at, pieces = run(client, shared_service, command, str(go))
     assert (len(correlation_id), result) == (36, "ACCEPTED")

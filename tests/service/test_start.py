@@ -267,11 +267,11 @@ def test_a_server_that_was_killed_is_started_again(started: Service) -> None:
     api = started.api()
     batch = api.submit("exec sleep 600")
     until(lambda: api.get(batch).counts.running, "it runs")
-    executor = started.child("executor.pyz")
+    executor = started.child("executor")
     for _ in range(3):
         started.kill_server()
         assert until(lambda: answered(lambda: api.get(batch)), "it answers again").counts.running == 1
-    assert started.child("executor.pyz") == executor
+    assert started.child("executor") == executor
     assert api.cancel(batch).counts.cancelled == 1
     assert "the server ended with signal 9" in started.output()
 

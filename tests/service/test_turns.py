@@ -25,8 +25,8 @@ def test_with_one_at_a_time_jobs_run_in_their_order(alice: Api, tmp_path: Path) 
     assert order.read_text().split() == [str(i) for i in range(200)]
 
 
-def test_a_job_that_was_ordered_ahead_and_is_cancelled_before_its_turn_is_skipped(alice: Api, tmp_path: Path) -> None:
-    ran = tmp_path / "ran"
+def test_a_job_that_was_ordered_ahead_and_is_cancelled_before_its_turn_is_skipped(alice: Api, scratch: Path) -> None:
+    ran = scratch / "ran"
     # Quick ones first, so that the rest is ordered ahead behind the one that stays.
     commands = [*["true"] * 40, "exec sleep 600", *[f"echo x >> {ran}"] * 30]
     batch = alice.submit(*commands, batch=job_pb2.BatchOptions(parallelism=1))
@@ -36,9 +36,9 @@ def test_a_job_that_was_ordered_ahead_and_is_cancelled_before_its_turn_is_skippe
     assert not ran.exists()
 
 
-def test_jobs_that_were_ordered_ahead_are_queued_again_when_the_service_stops(service: Service, tmp_path: Path) -> None:
+def test_jobs_that_were_ordered_ahead_are_queued_again_when_the_service_stops(service: Service, scratch: Path) -> None:
     api = service.api()
-    ran = tmp_path / "ran"
+    ran = scratch / "ran"
     commands = [*["true"] * 40, "exec sleep 600", *[f"echo x >> {ran}"] * 30]
     batch = api.submit(*commands, batch=job_pb2.BatchOptions(parallelism=1))
     until(lambda: api.get(batch).counts.succeeded == 40 and api.get(batch).counts.running == 1, "it runs")
@@ -52,9 +52,9 @@ def test_jobs_that_were_ordered_ahead_are_queued_again_when_the_service_stops(se
     assert ran.read_text() == "x\n" * 30
 
 
-def test_jobs_that_were_ordered_ahead_survive_the_servers_death_and_run_once(service: Service, tmp_path: Path) -> None:
+def test_jobs_that_were_ordered_ahead_survive_the_servers_death_and_run_once(service: Service, scratch: Path) -> None:
     api = service.api()
-    ran, go = tmp_path / "ran", tmp_path / "go"
+    ran, go = scratch / "ran", scratch / "go"
     commands = [*["true"] * 40, f"until [ -e {go} ]; do sleep 0.01; done", *[f"echo x >> {ran}"] * 30]
     batch = api.submit(*commands, batch=job_pb2.BatchOptions(parallelism=1))
     until(lambda: api.get(batch).counts.succeeded == 40 and api.get(batch).counts.running == 1, "it runs")
@@ -64,11 +64,11 @@ def test_jobs_that_were_ordered_ahead_survive_the_servers_death_and_run_once(ser
     assert ran.read_text() == "x\n" * 30
 
 
-def test_batches_of_different_users_take_turns(tmp_path: Path) -> None:
+def test_batches_of_different_users_take_turns(tmp_path: Path, scratch: Path) -> None:
     order = tmp_path / "order"
     with running(tmp_path / "service", JOBS__RUNNING="1") as service:
         alice, bob = service.api("alice"), service.api("bob")
-        go = tmp_path / "go"
+        go = scratch / "go"
         alice.submit(f"until [ -e {go} ]; do sleep 0.01; done")
         first = alice.submit(*[f"echo alice >> {order}"] * 20)
         second = bob.submit(*[f"echo bob >> {order}"] * 5)

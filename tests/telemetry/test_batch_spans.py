@@ -72,7 +72,7 @@ def test_a_job_is_told_the_span_that_it_will_have(traced: tuple[Service, Receive
         assert api.log(batch, index).decode() == f"00-{run.trace}-{run.id}-01"
 
 
-def test_each_kind_of_end_is_told(traced: tuple[Service, Receiver], tmp_path: Path) -> None:
+def test_each_kind_of_end_is_told(traced: tuple[Service, Receiver], scratch: Path) -> None:
     service, receiver = traced
     api = service.api()
     slow = schedule_pb2.JobRequest(command="sleep 60")
@@ -81,11 +81,11 @@ def test_each_kind_of_end_is_told(traced: tuple[Service, Receiver], tmp_path: Pa
         slow,
         "kill -9 $$",
         schedule_pb2.JobRequest(argv=["/no/such/program"]),
-        f"touch {tmp_path}/runs; sleep 60",
+        f"touch {scratch}/runs; sleep 60",
         "true",
         batch=job_pb2.BatchOptions(parallelism=4),
     )
-    until((tmp_path / "runs").exists, "the fourth runs")
+    until((scratch / "runs").exists, "the fourth runs")
     api.cancel(batch, 3, 4)
     api.wait(batch)
     receiver.received.root(batch)
@@ -102,8 +102,8 @@ def test_each_kind_of_end_is_told(traced: tuple[Service, Receiver], tmp_path: Pa
     assert len(waits) == 5
 
 
-def test_a_server_that_is_killed_in_the_middle_loses_nothing_of_the_trace(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_a_server_that_is_killed_in_the_middle_loses_nothing_of_the_trace(tmp_path: Path, scratch: Path) -> None:
+    gate = scratch / "gate"
     with receiver() as found, running(tmp_path / "service", variables=found.environment) as service:
         api = service.api()
         batch = api.submit(
@@ -134,7 +134,7 @@ def test_jobs_lost_with_their_executor_are_errors(tmp_path: Path) -> None:
         api = service.api()
         batch = api.submit("sleep 60")
         until(lambda: api.get(batch).counts.running, "it runs")
-        os.kill(service.child("executor.pyz"), 9)
+        os.kill(service.child("executor"), 9)
         api.wait(batch)
         found.received.root(batch)
         (run,) = found.received.named(batch, "run")

@@ -35,24 +35,25 @@ def test_a_service_that_works_lives_and_is_ready(shared_service: Service) -> Non
 
 def test_a_service_whose_executor_does_not_come_back_is_not_ready_and_says_so(service: Service) -> None:
     until_ready(service)
-    program = service.folder / "run" / "executor.pyz"
-    good = program.with_suffix(".good")
-    program.rename(good)
-    program.write_bytes(b"this is no program")
-    kill(service.child("executor.pyz"))
+    work = service.folder / "work"
+    good = work.with_suffix(".good")
+    work.rename(good)
+    work.write_bytes(b"this is no folder")
+    kill(service.child("executor"))
     wanted = (503, {"ready": False, "checks": {**WELL, "executor": False}, "service": "serving"})
     until(lambda: ready(service.metrics_port) == wanted, "it is not ready for want of an executor")
     assert get(service.metrics_port, "/livez")[0] == 200
     until_value(service, "jobworker_executor_up", 0)
-    good.replace(program)
+    work.unlink()
+    good.rename(work)
     until_ready(service)
     assert until_value(service, "jobworker_executor_up", 1).value("jobworker_executor_starts_total") == 2
 
 
 def test_a_service_that_an_administrator_stopped_stays_ready_since_only_calls_can_start_it_again(
-    service: Service, tmp_path: Path
+    service: Service, scratch: Path
 ) -> None:
-    admin, api, go = Admin(service), service.api(), tmp_path / "go"
+    admin, api, go = Admin(service), service.api(), scratch / "go"
     batch = api.submit(f"until [ -e {go} ]; do sleep 0.05; done")
     until_value(service, "jobworker_jobs_started_total", 1)
     admin.stop()

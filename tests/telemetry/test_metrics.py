@@ -104,9 +104,9 @@ def test_what_a_log_limit_throws_away_is_counted(own: Service) -> None:
     assert grown(before, after, "jobworker_log_dropped_bytes_total", reason="disk_full") == 0
 
 
-def test_bytes_sent_to_followers_are_counted_and_followers_while_they_are_there(own: Service, tmp_path: Path) -> None:
+def test_bytes_sent_to_followers_are_counted_and_followers_while_they_are_there(own: Service, scratch: Path) -> None:
     api, before = own.api(), scrape(own.metrics_port)
-    go = tmp_path / "go"
+    go = scratch / "go"
     batch = api.submit(f"head -c 100000 /dev/zero; until [ -e {go} ]; do sleep 0.05; done")
     stream = api.follow(batch)
     read = 0
@@ -198,7 +198,7 @@ def test_a_restarted_executor_is_counted_and_its_jobs_are_lost_once(service: Ser
     batch = api.submit(*["sleep 600"] * 3)
     first = until_value(service, "jobworker_jobs_started_total", 3)
     assert first.value("jobworker_executor_starts_total") == first.value("jobworker_executor_up") == 1
-    kill(service.child("executor.pyz"))
+    kill(service.child("executor"))
     api.wait(batch)
     after = until_value(service, "jobworker_batches_finished_total", 1)
     until_value(service, "jobworker_executor_starts_total", 2)
@@ -208,9 +208,9 @@ def test_a_restarted_executor_is_counted_and_its_jobs_are_lost_once(service: Ser
     assert scrape(service.metrics_port).value(start) > first.value(start)
 
 
-def test_a_server_that_is_killed_counts_anew_and_its_gauges_go_on(service: Service, tmp_path: Path) -> None:
+def test_a_server_that_is_killed_counts_anew_and_its_gauges_go_on(service: Service, scratch: Path) -> None:
     api = service.api()
-    go = tmp_path / "go"
+    go = scratch / "go"
     api.wait(api.submit("echo done"))
     batch = api.submit(*[f"until [ -e {go} ]; do sleep 0.05; done"] * 3, batch=job_pb2.BatchOptions(parallelism=2))
     until_value(service, "jobworker_jobs_started_total", 3)

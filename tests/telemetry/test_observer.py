@@ -179,10 +179,10 @@ async def test_a_batch_is_told_from_its_acceptance_to_its_end_each_thing_once_an
     }
 
 
-async def test_neither_a_batch_nor_an_end_is_told_before_it_is_on_disk(server: Server, tmp_path: Path) -> None:
+async def test_neither_a_batch_nor_an_end_is_told_before_it_is_on_disk(server: Server, scratch: Path) -> None:
     server.begin()
     server.syncer.open.clear()
-    submitting = asyncio.create_task(server.submit(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; exit 3"))
+    submitting = asyncio.create_task(server.submit(f"until [ -e {scratch}/go ]; do sleep 0.02; done; exit 3"))
     async with asyncio.timeout(60):
         while not list(Path(server.layout.active_root).glob("*/batch.jsonl")):
             await asyncio.sleep(0.005)
@@ -191,7 +191,7 @@ async def test_neither_a_batch_nor_an_end_is_told_before_it_is_on_disk(server: S
     batch = await submitting
     await server.told("started", 1)
     server.syncer.open.clear()
-    (tmp_path / "go").touch()
+    (scratch / "go").touch()
     results = Path(server.layout.active_root) / batch / "results.jsonl"
     async with asyncio.timeout(60):
         while b'"k":"end"' not in results.read_bytes():

@@ -72,10 +72,10 @@ def until_told(service: Service) -> int:
     return wanted
 
 
-def test_the_stores_size_follows_what_finishes_and_outlives_a_killed_server(service: Service, tmp_path: Path) -> None:
+def test_the_stores_size_follows_what_finishes_and_outlives_a_killed_server(service: Service, scratch: Path) -> None:
     run(service, "head -c 123456 /dev/zero", "exit 3")
     assert until_told(service) > 123_456
-    api, go = service.api(), tmp_path / "go"
+    api, go = service.api(), scratch / "go"
     batch = api.submit("echo first", f"until [ -e {go} ]; do sleep 0.05; done; head -c 1000 /dev/zero")
     until(lambda: api.get(batch).counts.succeeded == 1, "the first has ended")
     service.kill_server()

@@ -1,11 +1,13 @@
 """Makes the zipapp: the executor in one file that any python3 (3.9 or later) runs. Same sources, same bytes; one that
 runs can copy itself."""
 
+import fcntl
 import os
 import zipfile
-from typing import Callable, Dict
+from typing import BinaryIO, Callable, Dict, Union
 
 NAME = "executor.pyz"
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file knows
 _MAIN = "import sys\n\nfrom executor.main import main\n\nsys.exit(main())\n"
 
@@ -14,15 +16,29 @@ def build(target: str) -> None:
     """Writes the file whole or not at all. Run it as `python3 -I -S TARGET`."""
     half = f"{target}.{os.getpid()}"
     try:
-        with zipfile.ZipFile(half, "w", zipfile.ZIP_STORED) as bundle:
-            for name, text in sorted(_sources().items()):
-                _add(bundle, name, text)
+        _write(half)
         os.chmod(half, 0o644)
         os.replace(half, target)
     except BaseException:
         if os.path.exists(half):
             os.unlink(half)
         raise
+
+
+def build_sealed() -> int:
+    """The same in memory, as a descriptor that nobody can change it by; inheritable. Run it as `python3 -I -S
+    /proc/self/fd/N`."""
+    fd = os.memfd_create(NAME, os.MFD_ALLOW_SEALING)
+    with open(os.dup(fd), "wb") as file:
+        _write(file)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return fd
+
+
+def _write(target: Union[str, BinaryIO]) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as bundle:
+        for name, text in sorted(_sources().items()):
+            _add(bundle, name, text)
 
 
 def copy_to(folder: str, *, say: Callable[[str], None]) -> int:

@@ -48,8 +48,10 @@ def job_environment(path: Optional[str], home: Optional[str] = None) -> Dict[str
     """The documented minimum that each job's environment begins with."""
     if not home:
         try:
-            home = pwd.getpwuid(os.getuid()).pw_dir or "/"
+            home = pwd.getpwuid(os.getuid()).pw_dir
         except KeyError:
+            home = "/"
+        if not os.path.isdir(home):
             home = "/"
     return {"PATH": path or PATH, "HOME": home, "LANG": "C.UTF-8"}
 
@@ -58,6 +60,13 @@ def job_open_files() -> int:
     """The soft RLIMIT_NOFILE of a job."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return JOB_OPEN_FILES if hard == resource.RLIM_INFINITY else min(JOB_OPEN_FILES, hard)
+
+
+def limit_processes(most: int) -> None:
+    """Lowers the soft RLIMIT_NPROC of this process and its jobs, which counts all of their user's processes."""
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if hard == resource.RLIM_INFINITY or most < hard:
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, hard))
 
 
 def _signals() -> None:

@@ -20,9 +20,12 @@ from .session import Session
 from .start import Malformed, Starter, allot
 from .timers import Timers
 from .turns import Turns
+from .work import Work
 
 _STARTS_PER_ROUND = 8
 _RECONNECT_SECONDS = 0.2
+_ROOM_SECONDS = 0.1  # then an order for which there was no process is tried again
+_ROOM_PATIENCE_SECONDS = 15.0
 _REPORT_SECONDS = 0.002  # a quick job ends within it, and its end tells its start as well
 _LONGEST_WAIT_SECONDS = 86_400.0  # epoll_wait(2) counts milliseconds in 31 bits
 
@@ -30,11 +33,14 @@ Watched = Union[Job, Log, Callable[[], None]]
 
 
 class Control:
-    """`run` is the thread's work. Wired by `main`, which sets `session`, `starter` and `reaper`."""
+    """`run` is the thread's work. Wired by `main`, which sets `session`, `starter` and `reaper`; where there are any,
+    `work`, the work folders, and `relieve`, which makes room for processes."""
 
     session: Session
     starter: Starter
     reaper: Reaper
+    work: Optional[Work] = None
+    relieve: Optional[Callable[[], None]] = None
 
     def __init__(
         self,
@@ -65,6 +71,8 @@ class Control:
         self._stop_grace_seconds = stop_grace_seconds
         self._ack_seconds = ack_seconds
         self._turns = Turns()
+        self._no_room_since: Dict[str, float] = {}  # orders that wait for room among the processes
+        self._tries_again = False
         self._exited: List[Job] = []
         self._orphan_exited = False
         self._waits_for_acks = False
@@ -214,6 +222,16 @@ class Control:
         for order, own in self._turns.remove(wanted):
             self.starter.refuse(order, own, reason=reason, detail="it had not started")
 
+    def over(self, batches: Iterable[str]) -> None:
+        """No job of these starts any more: their work folders go."""
+        if self.work is not None:
+            self.work.over(batches)
+
+    def unfinished(self, batches: Iterable[str]) -> None:
+        """No job of any other starts any more."""
+        if self.work is not None:
+            self.work.unfinished(frozenset(batches))
+
     def settle(self) -> List[Started]:
         """Starts all whose turn it is; the jobs that run."""
         while self._turns.ready:
@@ -226,10 +244,25 @@ class Control:
 
     # What the parts tell.
 
+    def postpone(self, order: Order, fds: List[int]) -> bool:
+        """There was no room for a job's process; False: this has gone on for too long."""
+        now = self._clock()
+        if now - self._no_room_since.setdefault(order["id"], now) > _ROOM_PATIENCE_SECONDS:
+            del self._no_room_since[order["id"]]
+            return False
+        if self.relieve is not None:
+            self.relieve()
+        self._turns.postpone((order, fds))
+        if not self._tries_again:
+            self._tries_again = True
+            self._timers.at(now + _ROOM_SECONDS, self._try_again)
+        return True
+
     def job_started(self, job: Job, order: Order) -> None:
         """A job runs: watch it."""
         if not self.jobs:
             self.reaper.begin()
+        self._no_room_since.pop(job.id, None)
         self.jobs[job.pid] = job
         self._by_id[job.id] = job
         # One report is enough: a zombie that is not reaped yet stays readable.
@@ -246,6 +279,7 @@ class Control:
 
     def job_ended(self, end: End) -> None:
         """A job is over, or never was."""
+        self._no_room_since.pop(end["id"], None)
         job = self._by_id.pop(end["id"], None)
         if job is not None:
             del self._watched[job.pidfd]
@@ -253,6 +287,10 @@ class Control:
         self._outbox.ended(end, urgent=urgent)
         if not urgent:
             self._report_soon()
+
+    def _try_again(self) -> None:
+        self._tries_again = False
+        self._turns.resume()
 
     def _report_soon(self) -> None:
         if self._reports_due is None:

@@ -8,10 +8,9 @@ The kernel tells of no threshold to a process that may not write into its group,
 often, the less is left.
 """
 
-import os
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict
 
-from . import tree
+from .census import census
 from .job import Job
 from .memory import Group
 from .orphans import Orphans
@@ -71,7 +70,9 @@ class Greed:
 
     def _relieve(self, held: int, most: int, limit: int) -> None:
         """Ends as few jobs as it takes; none where that would not be enough, since then others hold the memory."""
-        holders = self._holders()
+        counted = census(self._jobs, self._orphans)
+        # What no file backs; the greediest first.
+        holders = sorted(((held.bytes, job) for job, held in counted.items()), key=lambda each: each[0], reverse=True)
         too_much = held - most - sum(own for own, job in holders if job.killed)
         living = [(own, job) for own, job in holders if not job.killed]
         if too_much > sum(own for own, _ in living):
@@ -86,40 +87,3 @@ class Greed:
             detail = f"memory ran out ({held} of {limit} bytes in all), and of all jobs this one held most: {own} bytes"
             self._say(f"{job.id}: {detail}")
             self._kill(job, detail)
-
-    def _holders(self) -> List[Tuple[int, Job]]:
-        """What each job holds that no file backs; the greediest first."""
-        orphans = {pid: job for job in self._jobs.values() for pid in self._orphans.of(job)}
-        processes: Dict[int, Tuple[int, int, int]] = {}
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                processes[int(name)] = _status(int(name))
-        own: Dict[Job, int] = {}
-        for pid, (_, _, held) in processes.items():
-            job = self._owner(pid, processes, orphans) if held else None
-            if job is not None:
-                own[job] = own.get(job, 0) + held
-        return sorted(((held, job) for job, held in own.items()), key=lambda pair: pair[0], reverse=True)
-
-    def _owner(self, pid: int, processes: Dict[int, Tuple[int, int, int]], orphans: Dict[int, Job]) -> Optional[Job]:
-        for _ in range(len(processes)):
-            parent, session, _ = processes.get(pid, (0, 0, 0))
-            job = self._jobs.get(pid) or self._jobs.get(session) or orphans.get(pid)
-            if job is not None or parent == 0:
-                return job
-            pid = parent
-        return None
-
-
-def _status(pid: int) -> Tuple[int, int, int]:
-    """A process's parent, session, and the bytes that it holds, anonymous and shared ones: proc_pid_status(5)."""
-    parent = session = kib = 0
-    for line in tree.read(f"/proc/{pid}/status").splitlines():
-        name, _, value = line.partition(b":")
-        if name == b"PPid":
-            parent = int(value)
-        elif name == b"NSsid":
-            session = int(value.split()[-1])
-        elif name in (b"RssAnon", b"RssShmem"):
-            kib += int(value.split()[0])
-    return parent, session, kib * 1024

@@ -4,12 +4,14 @@ job outlives it. It knows neither jobs nor the socket.
 
 import os
 import signal
-from typing import Callable, List, NamedTuple, Optional, Sequence
+import traceback
+from typing import Callable, List, NamedTuple, Optional
 
-from . import isolation, libc, tree
+from . import isolation, landlock, libc, tree
 
 NAMESPACES = "namespaces"
 CONTAINER = "container"
+LANDLOCK = "landlock"
 NONE = "none"
 
 
@@ -20,55 +22,93 @@ class Isolation(NamedTuple):
     detail: str
 
 
-def choose(*, wanted: bool, hidden: Sequence[str]) -> Isolation:
-    """Finds out what the machine allows. `wanted`: the operator did not forbid it."""
-    detail = isolation.try_out(hidden) if wanted else "switched off"
+class RefusedError(Exception):
+    """The executor must not start like this; its text says why, and what to do."""
+
+
+class Wishes(NamedTuple):
+    """What the operator asked for."""
+
+    isolate: bool  # False: no isolation at all is asked for
+    setting: isolation.Setting
+    as_root: bool  # jobs of root are allowed
+    processes: Optional[int]  # of all jobs together
+
+
+def choose(wishes: Wishes) -> Isolation:
+    """Finds out what the machine allows.
+
+    Raises:
+        RefusedError: it allows nothing, and nobody asked for that.
+    """
+    user = wishes.setting.user
+    if user is not None and (detail := isolation.try_user(user)):
+        raise RefusedError(
+            f"jobs of root are refused, and this process may not become user {user.uid}: {detail}. Start it as a user "
+            "of its own, or allow jobs of root with --allow-root-jobs"
+        )
+    if not wishes.isolate:
+        _check_work(wishes.setting)
+        return Isolation(NONE, "switched off")
+    detail = isolation.try_out(wishes.setting)
     if not detail:
-        return Isolation(NAMESPACES, "own pid and mount namespaces, no capabilities")
+        return Isolation(NAMESPACES, "own pid, mount and IPC namespaces, a root of its own, no capabilities")
+    _check_work(wishes.setting)
     if os.getpid() == 1:
         return Isolation(CONTAINER, f"PID 1 of a container; no namespaces of its own: {detail}")
-    return Isolation(NONE, detail)
+    if landlock.can_restrict_files():
+        return Isolation(LANDLOCK, f"Landlock alone (version {landlock.version()}); no namespaces: {detail}")
+    raise RefusedError(
+        f"nothing can keep jobs from the service's files here: no namespaces ({detail}), and no Landlock. Run it in a "
+        'container or on another kernel, or do without: jobs.isolation = "none", --isolate none'
+    )
 
 
-def run(inner: Callable[[Optional[int]], None], *, chosen: Isolation, hidden: Sequence[str], parent: int) -> int:
+def _check_work(setting: isolation.Setting) -> None:
+    """Without a root of their own, jobs must get to their work folders by the machine's."""
+    if setting.view.tmp is not None and setting.user is not None:
+        detail = isolation.try_folder(setting.view.tmp, setting.user)
+        if detail:
+            raise RefusedError(f"jobs run as user {setting.user.uid}, who cannot use the work folders: {detail}")
+
+
+def run(inner: Callable[[Optional[int]], None], *, chosen: Isolation, wishes: Wishes, parent: int) -> int:
     """Runs the inner process, and returns the status to exit with. `inner` gets a descriptor that comes to its end when
     the guard dies. `parent`: whose end this process is to follow, as seen at its start."""
     if chosen.kind == CONTAINER:
         # The container's PID 1 needs no guard: with it everything dies.
-        isolation.drop_privileges()
+        isolation.drop_privileges(wishes.setting.user)
         inner(None)
         return 0
     # Without a pid namespace the orphans of a dead inner process must come here, and not to the machine's PID 1.
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     if chosen.kind == NAMESPACES:
-        isolation.enter()
+        isolation.enter(wishes.processes)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(writing)
-        _become_inner(inner, chosen=chosen, hidden=hidden, lifeline=reading)
+        _become_inner(inner, chosen=chosen, setting=wishes.setting, lifeline=reading)
     os.close(reading)
     _follow(parent)
     return _Guard(child).run()
 
 
 def _become_inner(
-    inner: Callable[[Optional[int]], None], *, chosen: Isolation, hidden: Sequence[str], lifeline: int
+    inner: Callable[[Optional[int]], None], *, chosen: Isolation, setting: isolation.Setting, lifeline: int
 ) -> None:
     try:
         if chosen.kind == NAMESPACES:
-            isolation.furnish(hidden)
+            isolation.furnish(setting)
         else:
             libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
-        isolation.drop_privileges()
+            isolation.drop_privileges(setting.user)
         if chosen.kind == NAMESPACES:
             # After the credentials changed, which clears it. With PID 1 the kernel kills the whole namespace. Without
             # one the inner process must live to kill its jobs: it sees the end of the lifeline.
             libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
         inner(lifeline)
     except BaseException:
-        import traceback  # noqa: PLC0415  only here
-
         traceback.print_exc()
         os._exit(70)
     os._exit(0)

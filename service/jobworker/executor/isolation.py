@@ -1,31 +1,54 @@
-"""The executor's own namespaces and the loss of its privileges, as a sandbox does it, for the sake of the secrets of
-the machine it runs on. It knows neither jobs nor the socket.
+"""The executor's own namespaces, the user that jobs run as, and the loss of privileges. It knows neither jobs nor the
+socket; what jobs see of files is `rootfs`.
 
 The outer process enters the namespaces, its child furnishes them as their PID 1. Both are first tried by a child that
 ends again, so that a half-done isolation never stays.
 """
 
-import errno
 import os
+import pwd
+import resource
 from functools import partial
-from typing import Callable, Sequence
+from typing import Callable, NamedTuple, Optional
 
-from . import libc
+from . import libc, rootfs
+
+# Who owns nothing, where no other user is named: nobody, as every distribution has it.
+_NOBODY = 65534
 
 
-def enter() -> None:
-    """Own mount namespace, and a pid namespace for the children to come; in a user namespace, where it takes one.
+class User(NamedTuple):
+    """Whom jobs run as."""
+
+    uid: int
+    gid: int
+
+
+class Setting(NamedTuple):
+    """What the namespaces are furnished with."""
+
+    view: rootfs.View
+    user: Optional[User]  # None: the one that the executor was started as
+
+
+def enter(processes: Optional[int] = None) -> None:
+    """Own mount and IPC namespaces, and a pid namespace for the children to come; in a user namespace, where it takes
+    one. `processes`: so many of this user's, in all, bound what is started in that user namespace (RLIMIT_NPROC).
 
     Raises:
         OSError: the kernel, or a policy on top of it, forbids that.
     """
     uid, gid = os.getuid(), os.getgid()
+    wanted = libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWIPC
     try:
-        libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWPID)
-    except OSError as error:
-        if error.errno != errno.EPERM:
-            raise
-        libc.unshare(libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWPID)
+        libc.unshare(wanted)
+    except PermissionError:
+        # Since Linux 5.14 a user namespace keeps its maker's RLIMIT_NPROC, for all in it (kernel/user_namespace.c).
+        own = resource.getrlimit(resource.RLIMIT_NPROC)
+        if processes is not None:
+            resource.setrlimit(resource.RLIMIT_NPROC, (processes, own[1]))
+        libc.unshare(libc.CLONE_NEWUSER | wanted)
+        resource.setrlimit(resource.RLIMIT_NPROC, own)
         # user_namespaces(7): a process without privileges may map itself alone, once setgroups(2) is given up.
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{uid} {uid} 1")
@@ -34,21 +57,45 @@ def enter() -> None:
     libc.mount(None, "/", None, libc.MS_REC | libc.MS_SLAVE)
 
 
-def furnish(hidden: Sequence[str]) -> None:
-    """As PID 1 of the new pid namespace: its own /proc, and nothing to be seen at the hidden paths."""
-    for path in hidden:
-        _hide(os.path.realpath(path))
-    libc.mount("proc", "/proc", "proc", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)
-    if os.getuid() == 0:
-        # Root without capabilities still owns these files, and could have the kernel run programs through them.
-        for path in ("/proc/sys", "/proc/sysrq-trigger", "/sys"):
-            _read_only(path)
+def furnish(setting: Setting) -> None:
+    """As PID 1 of the new pid namespace: the files that jobs see, their user, and no privileges."""
+    rootfs.build(setting.view)
+    drop_privileges(setting.user)
 
 
-def drop_privileges() -> None:
-    """For this process and all below it: no capabilities, and no way to gain any by an exec."""
+def drop_privileges(user: Optional[User]) -> None:
+    """For this process and all below it: another user, no capabilities, and no way to gain any by an exec.
+
+    Raises:
+        OSError: it may not become that user.
+    """
+    libc.drop_bounding_set()  # first: it takes a capability
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+        # prctl(2): a change of user clears it, and /proc/self is another's then, until `hide_from_jobs` wants that.
+        libc.prctl(libc.PR_SET_DUMPABLE, 1)
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     libc.drop_capabilities()
+
+
+def find_user(name: Optional[str]) -> User:
+    """`name`: an account, or numbers: UID or UID:GID; None: nobody.
+
+    Raises:
+        ValueError: there is no such account.
+    """
+    if name is None:
+        return User(_NOBODY, _NOBODY)
+    uid, _, gid = name.partition(":")
+    if uid.isdigit() and (not gid or gid.isdigit()):
+        return User(int(uid), int(gid or uid))
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        raise ValueError(f"there is no user {name} on this machine") from None
+    return User(account.pw_uid, account.pw_gid)
 
 
 def hide_from_jobs() -> None:
@@ -56,69 +103,49 @@ def hide_from_jobs() -> None:
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
 
 
-def try_out(hidden: Sequence[str]) -> str:
+def try_out(setting: Setting) -> str:
     """What fails, in words; empty if all of it works here. Nothing of it stays."""
+    return _in_child(partial(_trial, setting))
+
+
+def try_user(user: User) -> str:
+    """Whether this process may become that user: what fails, in words."""
+    return _in_child(partial(drop_privileges, user))
+
+
+def try_folder(path: str, user: User) -> str:
+    """Whether that user can go to a folder: what fails, in words."""
+
+    def go() -> None:
+        drop_privileges(user)
+        os.chdir(path)
+
+    return _in_child(go)
+
+
+def _trial(setting: Setting) -> None:
+    enter()
+    detail = _in_child(partial(furnish, setting))
+    if detail:
+        raise OSError(detail)
+
+
+def _in_child(act: Callable[[], None]) -> str:
+    """What went wrong, in words; empty: nothing."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _in_child(partial(_trial, hidden), writing)
+        try:
+            act()
+        except BaseException as error:  # a forked copy must never go back up the stack
+            os.write(writing, str(error).encode()[:4000])
+            os._exit(1)
+        os._exit(0)
     os.close(writing)
     with open(reading, "rb") as pipe:
         detail = pipe.read().decode()
     _, status = os.waitpid(child, 0)
     return detail or ("" if status == 0 else f"the trial ended with status {status}")
-
-
-def _trial(hidden: Sequence[str]) -> None:
-    reading, writing = os.pipe()
-    enter()
-    child = os.fork()
-    if child == 0:
-        _in_child(partial(_trial_inner, hidden), writing)
-    os.close(writing)
-    with open(reading, "rb") as pipe:
-        detail = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    if detail or status:
-        raise OSError(detail or f"PID 1 of the trial ended with status {status}")
-
-
-def _trial_inner(hidden: Sequence[str]) -> None:
-    furnish(hidden)
-    drop_privileges()
-
-
-def _in_child(act: Callable[[], None], writing: int) -> None:
-    try:
-        act()
-    except BaseException as error:  # a forked copy must never go back up the stack
-        os.write(writing, str(error).encode()[:4000])
-        os._exit(1)
-    os._exit(0)
-
-
-def _hide(path: str) -> None:
-    if os.path.isdir(path):
-        flags = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-        libc.mount("tmpfs", path, "tmpfs", flags, "size=4k,mode=0555")
-    elif os.path.exists(path):
-        libc.mount("/dev/null", path, None, libc.MS_BIND)
-
-
-def _read_only(path: str) -> None:
-    if not os.path.exists(path):
-        return
-    libc.mount(path, path, None, libc.MS_BIND | libc.MS_REC)
-    mounts = [path]
-    with open("/proc/self/mountinfo", "rb") as file:
-        for line in file:
-            # proc_pid_mountinfo(5): the fifth field is the mount point, with octal escapes.
-            point = line.split()[4].decode("unicode_escape").encode("latin-1")
-            if os.fsdecode(point).startswith(path + "/"):
-                mounts.append(os.fsdecode(point))
-    for point_path in mounts:
-        flags = libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-        libc.mount(None, point_path, None, libc.MS_REMOUNT | libc.MS_BIND | flags)
 
 
 def _write(path: str, text: str) -> None:

@@ -8,6 +8,7 @@ import signal
 from typing import Iterable, List, Optional, Sequence, Tuple
 
 CLONE_NEWNS = 0x00020000  # linux/sched.h
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 
@@ -16,9 +17,13 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REMOUNT = 32
+MS_NOATIME = 1024
+MS_NODIRATIME = 2048
 MS_BIND = 4096
 MS_REC = 16384
 MS_SLAVE = 1 << 19
+MS_RELATIME = 1 << 21
+MNT_DETACH = 2
 
 PR_SET_PDEATHSIG = 1  # sys/prctl.h
 PR_SET_DUMPABLE = 4
@@ -28,6 +33,13 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+# System calls without a function in every C library. Those from 424 on have one number on every architecture.
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
+_OPENAT2 = 437
+_MOUNT_SETATTR = 442
+_AT_RECURSIVE = 0x8000  # fcntl.h
+_RESOLVE_NO_MAGICLINKS = 2  # linux/openat2.h
 
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 _POSIX_SPAWN_SETSIGDEF = 0x04  # spawn.h, the same in glibc and musl
@@ -52,6 +64,62 @@ def mount(source: Optional[str], target: str, kind: Optional[str], flags: int, d
     _check(f"mount {target}", result)
 
 
+def unmount(target: str) -> None:
+    """umount2(2), MNT_DETACH: out of sight at once."""
+    _check(f"umount {target}", _libc.umount2(os.fsencode(target), ctypes.c_int(MNT_DETACH)))
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    number = _PIVOT_ROOT.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, f"pivot_root: its number on {os.uname().machine} is not known")
+    _check("pivot_root", syscall(number, os.fsencode(new_root), os.fsencode(put_old)))
+
+
+def restrict_mounts(target: str, flags: int) -> None:
+    """mount_setattr(2) with AT_RECURSIVE: sets MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC on a mount and all below it.
+
+    Raises:
+        OSError: among others, with ENOSYS, of kernels before 5.12.
+    """
+    attributes = (ctypes.c_uint64 * 4)(flags, 0, 0, 0)  # struct mount_attr; MOUNT_ATTR_* of these four are the same
+    arguments = (ctypes.c_int(-1), os.fsencode(target), ctypes.c_uint(_AT_RECURSIVE), attributes, ctypes.c_size_t(32))
+    _check(f"mount_setattr {target}", syscall(_MOUNT_SETATTR, *arguments))
+
+
+def open_folder(path: bytes) -> int:
+    """A descriptor (O_PATH) of a folder, which no link of /proc/PID leads to: openat2(2), RESOLVE_NO_MAGICLINKS. With
+    those a path reaches what this process has open, and others must not.
+
+    Raises:
+        OSError: ELOOP for such a path; ENOSYS or EPERM where the kernel or a filter does not know the call.
+    """
+    how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _RESOLVE_NO_MAGICLINKS)  # struct open_how
+    fd = syscall(_OPENAT2, ctypes.c_int(-100), path, how, ctypes.c_size_t(24))  # AT_FDCWD
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fsdecode(path))
+    return fd
+
+
+def remove_ipc(kind: str, identifier: int) -> None:
+    """shmctl(2), msgctl(2) or semctl(2) with IPC_RMID; `kind` is "shm", "msg" or "sem". One that is gone is fine."""
+    arguments = [ctypes.c_int(identifier), *([ctypes.c_int(0)] if kind == "sem" else []), ctypes.c_int(0), None]
+    getattr(_libc, f"{kind}ctl")(*arguments)
+
+
+def syscall(number: int, *arguments: object) -> int:
+    """syscall(2); -1 with errno for `last_error`."""
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    return result
+
+
+def last_error(deed: str) -> OSError:
+    """Of the last call in this thread."""
+    number = ctypes.get_errno()
+    return OSError(number, f"{deed}: {os.strerror(number)}")
+
+
 def prctl(option: int, value: int, second: int = 0) -> int:
     """prctl(2); the result is never negative."""
     words = [ctypes.c_ulong(word) for word in (value, second, 0, 0)]
@@ -60,8 +128,8 @@ def prctl(option: int, value: int, second: int = 0) -> int:
     return result
 
 
-def drop_capabilities() -> None:
-    """Empties all five sets: bounding, ambient, permitted, effective, inheritable. capabilities(7)."""
+def drop_bounding_set() -> None:
+    """What an exec could ever gain: capabilities(7)."""
     capability = 0
     while True:
         try:
@@ -74,6 +142,10 @@ def drop_capabilities() -> None:
                 break  # no CAP_SETPCAP, so there is nothing an exec could regain but by a set-uid file
             raise
         capability += 1
+
+
+def drop_capabilities() -> None:
+    """Empties the four other sets: ambient, permitted, effective, inheritable."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check("capset", _libc.capset(header, (ctypes.c_uint32 * 6)()))
@@ -164,5 +236,4 @@ def block_all_signals() -> None:
 
 def _check(deed: str, result: int) -> None:
     if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{deed}: {os.strerror(number)}")
+        raise last_error(deed)

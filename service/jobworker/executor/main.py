@@ -1,6 +1,7 @@
 """`executor --fd N`, `--connect PATH` or `--copy-to FOLDER`: reads the command line and wires the parts."""
 
 import argparse
+import codecs
 import os
 import resource
 import signal
@@ -8,15 +9,31 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, List, NoReturn, Optional
+from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional
 
-from . import bundle, clean, door, guard, isolation, libc, protocol, tree
+from . import (
+    bundle,
+    clean,
+    connector,
+    guard,
+    isolation,
+    landlock,
+    libc,
+    processes,
+    protocol,
+    rootfs,
+    seccomp,
+    tree,
+    work,
+)
+from .connector import ServerConnector
 from .control import Control
-from .door import Door
 from .greed import Greed
 from .memory import MemoryKills, find_group
+from .options import options_of
 from .orphans import Orphans
 from .outbox import Outbox
+from .processes import ProcessWatchdog
 from .pump import Pump
 from .reap import Reaper
 from .session import Session
@@ -27,25 +44,68 @@ from .timers import Timers
 TREE = "orphans by session, mark and pipe"
 
 _SOFTWARE_ERROR = 70  # EX_SOFTWARE, sysexits(3)
+_EX_CONFIG = 78  # starting again would not help
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts")
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """The whole program; returns the status to exit with."""
     parent = os.getppid()
-    options = _parser().parse_args(arguments)
+    options = options_of(arguments)
     if options.copy_to is not None:
         return bundle.copy_to(options.copy_to, say=say)
-    clean.clean_process({options.fd} if options.fd is not None else set())
+    _load_codecs()
+    clean.clean_process({fd for fd in (options.fd, _own_program()) if fd is not None})
     # Before the folder is hidden, which takes that it is there.
-    folder = door.open_folder(options.connect, say=say) if options.connect is not None else -1
-    hidden = [path for path in options.hide if os.path.exists(path)]
-    chosen = guard.choose(wanted=options.isolate == "auto", hidden=hidden)
+    folder = connector.open_folder(options.connect, say=say) if options.connect is not None else -1
+    try:
+        wishes = _wishes(options)
+        chosen = guard.choose(wishes)
+    except (guard.RefusedError, ValueError, OSError) as error:
+        say(str(error))
+        return _EX_CONFIG
     say(f"isolation: {chosen.kind} ({chosen.detail})")
 
     def inner(lifeline: Optional[int]) -> None:
-        _run(options, chosen, lifeline, folder)
+        _run(options, wishes, chosen, lifeline, folder)
 
-    return guard.run(inner, chosen=chosen, hidden=hidden, parent=parent)
+    return guard.run(inner, chosen=chosen, wishes=wishes, parent=parent)
+
+
+def _wishes(options: argparse.Namespace) -> guard.Wishes:
+    """What is wanted; makes the folder of the work folders."""
+    user = None
+    if os.geteuid() == 0 and not options.allow_root_jobs:
+        user = isolation.find_user(options.user)
+        if user.uid == 0:
+            raise guard.RefusedError("jobs of root are refused: name another --user, or use --allow-root-jobs")
+    root = options.work
+    if root is not None:
+        work.prepare(root, *(user or (os.geteuid(), os.getegid())))
+    view = rootfs.View(
+        readable=[*rootfs.READABLE, *options.readable],
+        writable=options.writable if root is None else [*options.writable, root],
+        hidden=options.hide,
+        tmp=None if root is None else f"{root}/{work.TMP}",
+    )
+    return guard.Wishes(
+        isolate=options.isolate == "auto",
+        setting=isolation.Setting(view, user),
+        as_root=options.allow_root_jobs,
+        processes=options.processes or processes.find_limit(),
+    )
+
+
+def _load_codecs() -> None:
+    """What Python would import when it is first used: in a root of its own the library may not be there any more."""
+    for name in ("ascii", "latin-1", "unicode_escape", "utf-8"):
+        codecs.lookup(name)
+
+
+def _own_program() -> Optional[int]:
+    """The descriptor that this program was started from (`python3 /proc/self/fd/N`), if it was."""
+    head, _, number = sys.argv[0].rpartition("/")
+    return int(number) if head == "/proc/self/fd" and number.isdigit() else None
 
 
 def say(text: str) -> None:
@@ -56,10 +116,14 @@ def say(text: str) -> None:
         pass
 
 
-def _run(options: argparse.Namespace, chosen: guard.Isolation, lifeline: Optional[int], folder: int) -> None:
+def _run(
+    options: argparse.Namespace, wishes: guard.Wishes, chosen: guard.Isolation, lifeline: Optional[int], folder: int
+) -> None:
     """The inner process: the pump in this thread, the leader; control in another. `folder`: of the server's socket."""
     sys.setswitchinterval(0.001)
     environment = clean.job_environment(options.path, options.home)
+    if chosen.kind == guard.LANDLOCK and options.work is not None:
+        environment["TMPDIR"] = wishes.setting.view.tmp or "/"  # the machine's /tmp is not theirs to write
     outbox = Outbox()
     timers = Timers()
     wake_read, wake_write = os.pipe()
@@ -91,11 +155,12 @@ def _run(options: argparse.Namespace, chosen: guard.Isolation, lifeline: Optiona
         ack_seconds=options.ack_wait,
     )
     since = time.time_ns()
+    details = [chosen.detail]
 
     def info() -> Dict[str, Any]:
         return {
             "isolation": chosen.kind,
-            "isolation_detail": chosen.detail,
+            "isolation_detail": "; ".join(details),
             "tree": TREE,
             "since": since,
             "stopping": control.stopping,
@@ -103,13 +168,14 @@ def _run(options: argparse.Namespace, chosen: guard.Isolation, lifeline: Optiona
 
     control.session = Session(
         fd=options.fd,
-        door=None if options.connect is None else _door(options, chosen, folder),
+        connector=None if options.connect is None else _connector(options, wishes, chosen, folder),
         info=info,
         epoch=os.urandom(16).hex(),
         outbox=outbox,
         worker=control,
         say=say,
     )
+    work_folders = control.work = _work(wishes, chosen)
     control.starter = Starter(
         spawner=Spawner(environment=environment, open_files=clean.job_open_files()),
         null=os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC),
@@ -117,6 +183,8 @@ def _run(options: argparse.Namespace, chosen: guard.Isolation, lifeline: Optiona
         ended=control.job_ended,
         time_ns=time.time_ns,
         clock=time.monotonic,
+        postponed=control.postpone,
+        work=work_folders,
         peak_kib=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
     orphans = Orphans(adopted=tree.Adopted(), jobs=control.jobs)
@@ -134,8 +202,11 @@ def _run(options: argparse.Namespace, chosen: guard.Isolation, lifeline: Optiona
 
     if options.memory_watch is not None:
         _watch_memory(options.memory_watch, control, orphans, timers)
+    if wishes.processes is not None:
+        _watch_processes(wishes.processes, control, orphans, timers)
 
     def control_thread() -> None:
+        _or_die(lambda: _restrict(options, wishes, chosen, control.work, details))
         _or_die(control.run)
         os._exit(0)
 
@@ -143,6 +214,61 @@ def _run(options: argparse.Namespace, chosen: guard.Isolation, lifeline: Optiona
     isolation.hide_from_jobs()
     threading.Thread(target=control_thread, name="control", daemon=True).start()
     _or_die(pump.run)
+
+
+def _work(wishes: guard.Wishes, chosen: guard.Isolation) -> Optional[work.Work]:
+    tmp = wishes.setting.view.tmp
+    if tmp is None:
+        return None
+    owns_memory = chosen.kind in (guard.NAMESPACES, guard.CONTAINER)
+    return work.Work(os.path.dirname(tmp), owns_memory=owns_memory, say=say)
+
+
+def _restrict(
+    options: argparse.Namespace,
+    wishes: guard.Wishes,
+    chosen: guard.Isolation,
+    folders: Optional[work.Work],
+    details: List[str],
+) -> None:
+    """In the thread that starts jobs, which inherit it. What cannot be had is added to the details."""
+    view, files, ports = wishes.setting.view, chosen.kind == guard.LANDLOCK, options.closed_port
+    can_close = landlock.can_restrict_ports()
+    if files or (ports and can_close):
+        landlock.restrict(
+            readable=[*view.readable, "/proc", os.path.realpath("/etc/resolv.conf")],
+            writable=[*view.writable, *_DEVICES],
+            files=files,
+            closed_ports=ports if can_close else (),
+        )
+    if folders is not None:
+        folders.begin()
+    threads = [os.getpid(), threading.get_native_id(), *([folders.thread_id] if folders and folders.thread_id else [])]
+    strict = chosen.kind in (guard.LANDLOCK, guard.NONE)
+    try:
+        seccomp.restrict(
+            protected=[*threads, os.getppid()] if strict else threads,
+            strict=strict,
+            keep_ports=bool(ports) and not can_close,
+        )
+    except OSError as error:
+        details.append(f"no system call filter ({error.strerror or error}): a job can starve the executor")
+        say(details[-1])
+
+
+def _watch_processes(limit: int, control: Control, orphans: Orphans, timers: Timers) -> None:
+    clean.limit_processes(limit)
+    watchdog = ProcessWatchdog(
+        limit=limit,
+        jobs=control.jobs,
+        orphans=orphans,
+        kill=lambda job, detail: control.reaper.kill(job, reason=protocol.PROCESSES, detail=detail),
+        timers=timers,
+        clock=time.monotonic,
+        say=say,
+    )
+    control.relieve = watchdog.relieve
+    watchdog.begin()
 
 
 def _watch_memory(fraction: float, control: Control, orphans: Orphans, timers: Timers) -> None:
@@ -162,19 +288,17 @@ def _watch_memory(fraction: float, control: Control, orphans: Orphans, timers: T
     ).begin()
 
 
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
-def _door(options: argparse.Namespace, chosen: guard.Isolation, folder: int) -> Door:
+def _connector(
+    options: argparse.Namespace, wishes: guard.Wishes, chosen: guard.Isolation, folder: int
+) -> ServerConnector:
+    view = wishes.setting.view
     own = os.path.realpath(os.path.dirname(os.path.abspath(options.connect)))
-    hides = chosen.kind == guard.NAMESPACES and any(
-        own == hidden or own.startswith(hidden + "/") for hidden in map(os.path.realpath, options.hide)
-    )
-    return Door(path=options.connect, folder=folder, hidden=hides, say=say)
+
+    def below(paths: Iterable[str]) -> bool:
+        return any(own == path or own.startswith(path.rstrip("/") + "/") for path in map(os.path.realpath, paths))
+
+    hidden = chosen.kind == guard.NAMESPACES and (below(view.hidden) or not below([*view.readable, *view.writable]))
+    return ServerConnector(path=options.connect, folder=folder, hidden=hidden, say=say)
 
 
 def _or_die(work: Callable[[], None]) -> None:
@@ -191,26 +315,3 @@ def _or_die(work: Callable[[], None]) -> None:
 def _kill_all_and_exit() -> NoReturn:
     guard.kill_all()
     os._exit(0)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="executor", description="The parent of every job: starts, pumps, reaps.")
-    ways = parser.add_mutually_exclusive_group(required=True)
-    ways.add_argument("--fd", type=int, help="an open SOCK_SEQPACKET socket to the server")
-    ways.add_argument("--connect", metavar="PATH", help="the server's socket; tried again whenever it is not there")
-    ways.add_argument("--copy-to", metavar="FOLDER", help="copy this program there, as executor.pyz, and end")
-    parser.add_argument("--isolate", choices=("auto", "none"), default="auto", help="own namespaces, where possible")
-    parser.add_argument("--hide", metavar="PATH", action="append", default=[], help="what jobs must not see")
-    parser.add_argument("--path", help="PATH of the jobs")
-    parser.add_argument("--home", metavar="FOLDER", help="HOME of the jobs, where they start; else that of the user")
-    parser.add_argument(
-        "--memory-watch",
-        metavar="FRACTION",
-        type=_fraction,
-        help="end the job that holds most when so much of the control group's memory limit is held",
-    )
-    parser.add_argument("--stop-grace", metavar="SECONDS", type=float, default=5.0, help="of jobs, when it is stopped")
-    parser.add_argument("--ack-wait", metavar="SECONDS", type=float, default=5.0, help="for the server, when stopped")
-    parser.add_argument("--disk-retry", metavar="SECONDS", type=float, default=1.0, help="while a disk is full")
-    parser.add_argument("--disk-patience", metavar="SECONDS", type=float, default=60.0, help="then the job is ended")
-    return parser

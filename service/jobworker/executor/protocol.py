@@ -15,13 +15,15 @@ the message's own descriptors follow. `Connection` hides that.
     raises OSError                                # from send: the peer is gone (BrokenPipeError, ConnectionResetError)
 
 server -> executor
-    attach   v, session, features, lock (true: the descriptor is to be held for life, see door.py)
+    attach   v, session, features, lock (true: the descriptor is to be held for life, see connector.py)
     start    epoch, orders: [Order]; descriptors, per order: stdin if it says so, then its log, or two: stdout, stderr
     stop     ids, reason ("cancelled", "interrupted"), grace (seconds or null: that of the order)
     ack      ids: these ends are recorded, forget them
+    over     batches: no job of these starts any more (to an executor with the feature "work")
+    batches  ids: these alone are unfinished, after an attach (the same)
 executor -> server
     hello    v, epoch, session (null: of nobody, send attach), pid, isolation, isolation_detail, tree, features, since,
-             stopping, key (of one that came through a path, see door.py)
+             stopping, key (of one that came through a path, see connector.py)
     snapshot waiting: [id], running: [Started], ended: [End], last: bool
     started  jobs: [Started]
     ended    jobs: [End]
@@ -42,7 +44,7 @@ import socket
 from typing import Any, Dict, List, Optional, Sequence, Tuple, TypedDict, Union
 
 VERSION = 1
-FEATURES = ["memfd"]
+FEATURES = ["memfd", "work"]
 
 # A datagram must fit SO_SNDBUF (212,992 by default, and the kernel's bookkeeping counts too): unix(7), EMSGSIZE.
 INLINE_BYTES = 60_000
@@ -61,6 +63,7 @@ LOG_LIMIT = "log limit"
 MEMORY = "memory"
 INTERRUPTED = "interrupted"
 DISK_FULL = "disk full"
+PROCESSES = "processes"
 
 Message = Dict[str, Any]
 
@@ -82,7 +85,7 @@ class Order(TypedDict):
     slots: int  # it waits here while so many jobs of its batch run, or are about to
     argv: List[str]
     env: Dict[str, str]  # on top of the documented minimum
-    cwd: str  # absolute, or "": the home folder, or "/" where there is none
+    cwd: str  # absolute, or "": the batch's work folder; without one the home folder, or "/" where there is none
     stdin: bool
     logs: int  # 1, or 2: stdout and stderr apart
     timeout: Optional[float]  # seconds

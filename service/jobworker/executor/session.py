@@ -5,7 +5,7 @@ import socket
 from typing import Any, Callable, Dict, Iterable, List, Optional, Protocol
 
 from . import protocol
-from .door import Door
+from .connector import ServerConnector
 from .outbox import Outbox
 from .protocol import Connection, Message, Started, close_all
 
@@ -24,6 +24,12 @@ class Worker(Protocol):
     def lost(self, orders: List[Any], detail: str) -> None:
         """These orders came without what they need."""
 
+    def over(self, batches: Iterable[str]) -> None:
+        """No job of these starts any more."""
+
+    def unfinished(self, batches: Iterable[str]) -> None:
+        """No job of any other starts any more."""
+
     def settle(self) -> List[Started]:
         """Brings every order whose turn it is to a start or an end; the jobs that run."""
 
@@ -38,16 +44,16 @@ class Session:
         self,
         *,
         fd: Optional[int],
-        door: Optional[Door],
+        connector: Optional[ServerConnector],
         info: Callable[[], Dict[str, Any]],
         epoch: str,
         outbox: Outbox,
         worker: Worker,
         say: Callable[[str], None],
     ) -> None:
-        """`fd`: a socket for good; or `door`: where to connect when there is a server. `info`: what hello says."""
+        """`fd`: a socket for good; or `connector`: where to connect when there is a server. `info`: what hello says."""
         self._fd = fd
-        self._door = door
+        self._connector = connector
         self._info = info
         self._epoch = epoch
         self._outbox = outbox
@@ -59,7 +65,7 @@ class Session:
 
     def open(self) -> Optional[int]:
         """Connects and says hello. The descriptor to watch, or None: there is no server now."""
-        sock = socket.socket(fileno=self._fd) if self._door is None else self._door.connect()
+        sock = socket.socket(fileno=self._fd) if self._connector is None else self._connector.connect()
         if sock is None:
             return None
         self._socket = sock
@@ -72,7 +78,7 @@ class Session:
     @property
     def reopens(self) -> bool:
         """Another connection may follow this one."""
-        return self._door is not None
+        return self._connector is not None
 
     def close(self) -> None:
         """The connection has ended."""
@@ -104,8 +110,8 @@ class Session:
         kind = message.get("m")
         try:
             if kind == "attach":
-                if self._door is not None and message.get("lock") and fds:
-                    self._door.hold(fds.pop())
+                if self._connector is not None and message.get("lock") and fds:
+                    self._connector.hold(fds.pop())
                 close_all(fds)
                 self._attach(message)
             elif not self._attached:
@@ -132,6 +138,10 @@ class Session:
             self._worker.stop(message["ids"], reason, None if grace is None else float(grace))
         elif kind == "ack":
             self._outbox.acknowledge(message["ids"])
+        elif kind == "over":
+            self._worker.over(message["batches"])
+        elif kind == "batches":
+            self._worker.unfinished(message["ids"])
         else:
             self._complain(f"unknown message: {kind!r}")
 
@@ -153,14 +163,14 @@ class Session:
             "session": session,
             "pid": os.getpid(),
             "features": protocol.FEATURES,
-            **({} if self._door is None else {"key": self._door.key}),
+            **({} if self._connector is None else {"key": self._connector.key}),
             **self._info(),
         }
 
     def _damaged(self, error: protocol.ProtocolError) -> None:
         self._complain(str(error))
         message = error.message
-        if message is not None and message.get("m") == "attach" and self._door is not None:
+        if message is not None and message.get("m") == "attach" and self._connector is not None:
             raise EOFError  # the lock was lost on the way: it must not be missing, so come again
         if not self._attached or message is None or message.get("m") != "start" or message.get("epoch") != self._epoch:
             return

@@ -6,7 +6,7 @@ One thread spawns; it alone changes the process's working directory, and nothing
 import errno
 import os
 import resource
-from typing import Dict, Iterator, List, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence
 
 from . import libc, limits
 from .protocol import OrderLimits
@@ -16,6 +16,10 @@ _NUL = "an argument, a variable or a path holds a NUL byte"
 
 class SpawnError(Exception):
     """A job was not started; its text says why, for people."""
+
+
+class NoRoomError(SpawnError):
+    """The machine, the user or the control group is out of processes: later it may go."""
 
 
 class Spawner:
@@ -47,10 +51,12 @@ class Spawner:
         argv: Sequence[str],
         env: Dict[str, str],
         cwd: str,
+        home: Optional[str],
         fds: Sequence[int],
         order_limits: OrderLimits,
     ) -> int:
-        """The pid of the new process, leader of its own session; `fds` become its 0, 1 and 2.
+        """The pid of the new process, leader of its own session; `fds` become its 0, 1 and 2. `home`: where it starts
+        when it has no `cwd`; None: the home folder of all jobs.
 
         Raises:
             SpawnError: nothing was started.
@@ -63,7 +69,7 @@ class Spawner:
             own = _words([f"{name}={value}" for name, value in self._environment.items() if name not in env])
         environment = own + _words([f"{name}={value}" for name, value in env.items()])
         search = env.get("PATH", self._environment["PATH"])
-        self._enter(cwd)
+        self._enter(cwd, home)
         denied = None
         for path in self._candidates(argv[0], search):
             try:
@@ -71,23 +77,25 @@ class Spawner:
                     return limits.spawn(path, arguments, environment, fds, order_limits, open_files=self._open_files)
                 return self._posix_spawn(_bytes(path), arguments, environment, fds)
             except OSError as error:
+                if error.errno == errno.EAGAIN:
+                    raise NoRoomError(_why(error, path)) from error
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES) or "/" in argv[0]:
                     raise SpawnError(_why(error, path)) from error
                 # execvp(3) goes on with the rest of PATH, and remembers.
                 denied = _why(error, path)
         raise SpawnError(denied or self._missing(argv[0], search))
 
-    def _enter(self, cwd: str) -> None:
+    def _enter(self, cwd: str, home: Optional[str]) -> None:
         if not cwd:
             try:
-                os.chdir(self._environment["HOME"])
+                os.chdir(home or self._environment["HOME"])
             except OSError:
                 os.chdir("/")
             return
         if not cwd.startswith("/"):
             raise SpawnError(f"working directory is not an absolute path: {cwd}")
         try:
-            os.chdir(_bytes(cwd))
+            _change_to(_bytes(cwd))
         except FileNotFoundError as error:
             raise SpawnError(f"working directory does not exist: {cwd}") from error
         except NotADirectoryError as error:
@@ -147,6 +155,24 @@ class Badness:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
+
+
+def _change_to(path: bytes) -> None:
+    """As chdir(2), but by no link of /proc/PID: these lead to what this process has open, and not the job."""
+    try:
+        fd = libc.open_folder(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        # Linux before 5.6, or a filter around us that does not know the call (EPERM, as older container engines say).
+        if (os.path.realpath(path) + b"/").startswith(b"/proc/"):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+        os.chdir(path)
+        return
+    try:
+        os.fchdir(fd)
+    finally:
+        os.close(fd)
 
 
 def _words(texts: Sequence[str]) -> List[bytes]:

@@ -2,13 +2,14 @@
 
 import fcntl
 import os
-from typing import Callable, Dict, Iterable, List, Set, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from . import protocol
 from .job import Job, unstarted
 from .protocol import End, Order, close_all
 from .pump import Budget, Log
-from .spawn import Spawner, SpawnError
+from .spawn import NoRoomError, Spawner, SpawnError
+from .work import Work
 
 
 class Malformed(Exception):  # noqa: N818  its text ends up in an End, not in a traceback
@@ -27,16 +28,21 @@ class Starter:
         ended: Callable[[End], None],
         time_ns: Callable[[], int],
         clock: Callable[[], float],
+        postponed: Callable[[Order, List[int]], bool],
+        work: Optional[Work],
         peak_kib: Callable[[], int],
     ) -> None:
-        """`null`: /dev/null, opened for reading. `started` takes over a job that runs, `peak_kib` is the executor's own
-        largest resident set."""
+        """`null`: /dev/null, opened for reading. `started` takes over a job that runs. `postponed` may take an order
+        back for which there was no room among the processes, with its descriptors. `work`: the work folders, where
+        there are any. `peak_kib` is the executor's own largest resident set."""
         self._spawner = spawner
         self._null = null
         self._started = started
         self._ended = ended
         self._time_ns = time_ns
         self._clock = clock
+        self._postponed = postponed
+        self._work = work
         self._peak_kib = peak_kib
 
     def refuse(self, order: Order, fds: List[int], *, reason: str, detail: str) -> None:
@@ -56,25 +62,8 @@ class Starter:
         self._spawner.begin()
         try:
             for order, job, inputs, outputs in piped:
-                began = self._clock()
-                try:
-                    job.pid = self._spawner.spawn(
-                        argv=order["argv"],
-                        env={**order["env"], **_mark(job.id)},
-                        cwd=order["cwd"],
-                        fds=(inputs[0] if inputs else self._null, outputs[0], outputs[-1]),
-                        order_limits=order["limits"],
-                    )
-                except (SpawnError, OSError) as error:
-                    self._give_up(order, job, str(error))
-                else:
-                    job.started_ns = self._time_ns()
-                    job.spawn_us = round((self._clock() - began) * 1e6)
+                if self._start_one(order, job, inputs, outputs):
                     running.append((order, job))
-                finally:
-                    # Before the next one is spawned: until its exec that one would hold them too.
-                    close_all(outputs)
-                    close_all(inputs)
         finally:
             self._spawner.end()
         peak_kib = self._peak_kib() if running else 0
@@ -88,6 +77,44 @@ class Starter:
                 self._give_up(order, job, _exhausted(error))
             else:
                 self._started(job, order)
+
+    def _start_one(self, order: Order, job: Job, inputs: List[int], outputs: List[int]) -> bool:
+        began = self._clock()
+        kept = False
+        try:
+            job.pid = self._spawn(order, job, (inputs[0] if inputs else self._null, outputs[0], outputs[-1]))
+        except NoRoomError as error:
+            kept = self._put_back(order, job, inputs, str(error))
+            return False
+        except (SpawnError, OSError) as error:
+            self._give_up(order, job, str(error))
+            return False
+        finally:
+            # Before the next one is spawned: until its exec that one would hold them too.
+            close_all(outputs)
+            if not kept:
+                close_all(inputs)
+        job.started_ns = self._time_ns()
+        job.spawn_us = round((self._clock() - began) * 1e6)
+        return True
+
+    def _spawn(self, order: Order, job: Job, fds: Tuple[int, int, int]) -> int:
+        env = {**order["env"], **_mark(job.id)}
+        home = None
+        if self._work is not None:
+            home = self._work.folder(job.id.rpartition("/")[0])
+            env.setdefault("HOME", home)
+        return self._spawner.spawn(
+            argv=order["argv"], env=env, cwd=order["cwd"], home=home, fds=fds, order_limits=order["limits"]
+        )
+
+    def _put_back(self, order: Order, job: Job, inputs: List[int], detail: str) -> bool:
+        """There was no room for its process; True: it is tried again, and keeps its descriptors."""
+        if self._postponed(order, [*inputs, *(log.file for log in job.logs)]):
+            close_all([log.pipe for log in job.logs])
+            return True
+        self._give_up(order, job, detail)
+        return False
 
     def _pipe(self, order: Order, fds: List[int]) -> Tuple[Order, Job, List[int], List[int]]:
         job = Job(order)

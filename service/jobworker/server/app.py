@@ -23,16 +23,14 @@ from cryptography import x509
 from jobpki.errors import PkiError
 from jobpki.examine import with_remedy
 from jobpki.layout import Layout as PkiLayout
-from jobworker.server import limits
+from jobworker.server import limits, listeners
 from jobworker.server.config.live import LiveConfig
 from jobworker.server.config.model import Settings
 from jobworker.server.config.watch import FileWatch
 from jobworker.server.control import Control
 from jobworker.server.identity.gate import Identity
-from jobworker.server.identity.roles import least_role
 from jobworker.server.identity.tls import TlsMaterial, load_tls
 from jobworker.server.reach import StartError, inherited, listen
-from jobworker.server.rest.server import RestServer
 from jobworker.server.rpc import server as rpc
 from jobworker.server.rpc.call import current_record, log_fields
 from jobworker.server.rpc.report import Report
@@ -48,7 +46,6 @@ from jobworker.server.store.recovery import boot_id, recover
 from jobworker.server.store.retention import Retention
 from jobworker.server.store.size import StoreSize
 from jobworker.server.telemetry import libraries
-from jobworker.server.telemetry.endpoint import Endpoint
 from jobworker.server.telemetry.joblines import JobLines
 from jobworker.server.telemetry.log import Log
 from jobworker.server.telemetry.logging import Level, ServiceLog, open_log
@@ -63,9 +60,12 @@ _USUAL_FD = 3  # the first one that a supervisor can hand down
 REST_CLOSE_SECONDS = 2.0  # for the last answers to go out, once no call is under way
 
 
-def main(*, config_file: Path | None, kept_config: Path | None, executor_fd: int | None) -> int:
+def main(
+    *, config_file: Path | None, kept_config: Path | None, executor_fd: int | None, shared_ports: bool = False
+) -> int:
     """Runs the server until SIGTERM or SIGINT; returns the exit status. SIGHUP has it read `config_file` again.
 
+    `shared_ports`: whoever started it holds its ports (heldports.py).
     `kept_config`: see LiveConfig. `executor_fd`: the socket to the executor; None: as the key executor.socket says.
 
     Raises:
@@ -80,12 +80,14 @@ def main(*, config_file: Path | None, kept_config: Path | None, executor_fd: int
     link = None if listens else inherited(_USUAL_FD if executor_fd is None else executor_fd)
     try:
         with asyncio.Runner(loop_factory=Loop) as runner:
-            return runner.run(_serve(config, config_file, link))
+            return runner.run(_serve(config, config_file, link, shared_ports=shared_ports))
     except ThreadsError as e:
         raise StartError(str(e)) from e
 
 
-async def _serve(config: LiveConfig, config_file: Path | None, link: socket.socket | None) -> int:
+async def _serve(
+    config: LiveConfig, config_file: Path | None, link: socket.socket | None, *, shared_ports: bool
+) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -95,7 +97,7 @@ async def _serve(config: LiveConfig, config_file: Path | None, link: socket.sock
     with closing(log.writer):
         async with AsyncExitStack() as parts:
             parts.callback(libraries.take_over(log.logger, loop))
-            await _start(config, link, parts, log, level)
+            await _start(config, link, parts, log, level, shared_ports=shared_ports)
             _follow_file(config, config_file, parts, log)
             await stop.wait()
             log.logger.info("stopping")
@@ -124,7 +126,13 @@ def _follow_file(config: LiveConfig, file: Path | None, parts: AsyncExitStack, l
 
 
 async def _start(  # noqa: PLR0915
-    config: LiveConfig, link: socket.socket | None, parts: AsyncExitStack, service_log: ServiceLog, level: Level
+    config: LiveConfig,
+    link: socket.socket | None,
+    parts: AsyncExitStack,
+    service_log: ServiceLog,
+    level: Level,
+    *,
+    shared_ports: bool,
 ) -> None:
     """Makes and starts every part; `parts` stops them."""
     settings, started_ns = config.settings, time.time_ns()
@@ -226,6 +234,7 @@ async def _start(  # noqa: PLR0915
         traces=traces,
         clock_seconds=time.monotonic,
         max_message_bytes=settings.grpc.max_message_bytes,
+        share_port=shared_ports,
     )
 
     def configure(settings: Settings) -> None:
@@ -267,13 +276,13 @@ async def _start(  # noqa: PLR0915
         },
         service=lambda: drain.phase.name.lower(),  # noqa: PLW0108  (the phase of then)
     )
-    endpoint = _endpoint(settings, metrics, probes, log)
+    endpoint = listeners.endpoint(settings, metrics, probes, log, share_port=shared_ports)
     # First up and last down: whoever watches sees the start and the end as well.
     parts.push_async_callback(endpoint.stop)
     # It is stopped after the gRPC server, whose stop ends the calls of both.
-    rest = _rest(settings, server, tls, log)
+    rest = listeners.rest(settings, server, tls, log, share_port=shared_ports)
     parts.push_async_callback(rest.stop, grace_seconds=REST_CLOSE_SECONDS)
-    await _listen(settings, server, rest, endpoint, log)
+    await listeners.start(settings, server, rest, endpoint, log)
 
     async def leave(seconds: float) -> int:
         drain.leave()
@@ -289,48 +298,6 @@ async def _start(  # noqa: PLR0915
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-async def _listen(settings: Settings, server: rpc.RpcServer, rest: RestServer, endpoint: Endpoint, log: Log) -> None:
-    with_rest, with_metrics = settings.rest.enabled, settings.metrics.enabled
-    try:
-        if with_metrics:
-            await endpoint.start()
-        if with_rest:
-            await rest.start()
-        await server.start()
-    except OSError as e:
-        raise StartError(e.strerror or str(e)) from e
-    log.info(
-        "listening",
-        host=settings.grpc.host,
-        port=server.port,
-        rest_host=settings.rest.host if with_rest else None,
-        rest_port=rest.port if with_rest else None,
-        metrics_host=settings.metrics.host if with_metrics else None,
-        metrics_port=endpoint.port if with_metrics else None,
-    )
-
-
-def _endpoint(settings: Settings, metrics: Metrics, probes: Probes, log: Log) -> Endpoint:
-    return Endpoint(
-        host=settings.metrics.host, port=settings.metrics.port, metrics=metrics.text, ready=probes.ready, log=log
-    )
-
-
-def _rest(settings: Settings, server: rpc.RpcServer, tls: TlsMaterial, log: Log) -> RestServer:
-    rest = settings.rest
-    return RestServer(
-        methods=server.methods,
-        layers=server.layers,
-        tls=tls,
-        host=rest.host,
-        port=rest.port,
-        limits=limits.rest_limits(settings),
-        log=log,
-        version=version("jobworker"),
-        needs_token=lambda method: least_role(method) is not None,
-    )
 
 
 def _identity(settings: Settings, on_problem: Callable[[str], object]) -> tuple[TlsMaterial, Identity]:

@@ -43,12 +43,22 @@ class Output(StrEnum):
 
 
 @app.command()
-def run(config: ConfigFile = None) -> None:
+def run(
+    config: ConfigFile = None,
+    allow_root_jobs: Annotated[
+        bool,
+        typer.Option(
+            "--allow-root-jobs",
+            envvar="JOBWORKER_ALLOW_ROOT_JOBS",
+            help="Where root runs this, run jobs as root too, without capabilities; else they run as jobs.user.",
+        ),
+    ] = False,
+) -> None:
     """Run everything on this machine: PKI if there is none, executor, server. Ctrl-C ends it."""
     from jobworker import supervisor
 
     os.umask(_UMASK)
-    raise SystemExit(supervisor.run(config_file=config))
+    raise SystemExit(supervisor.run(config_file=config, allow_root_jobs=allow_root_jobs))
 
 
 @app.command()
@@ -65,6 +75,10 @@ def server(
         Path | None,
         typer.Option(help="Where the last good content of --config is kept while the service runs."),
     ] = None,
+    shared_ports: Annotated[
+        bool,
+        typer.Option(help="Whoever started this holds its ports, by sockets of the same user with SO_REUSEPORT."),
+    ] = False,
 ) -> None:
     """Run the server alone: it listens for its executor, or the socket to it is handed down (`jobworker run`)."""
     from jobworker.server import app as application
@@ -73,7 +87,9 @@ def server(
 
     os.umask(_UMASK)
     try:
-        code = application.main(config_file=config, kept_config=kept_config, executor_fd=executor_fd)
+        code = application.main(
+            config_file=config, kept_config=kept_config, executor_fd=executor_fd, shared_ports=shared_ports
+        )
     except (ConfigError, StartError) as e:
         print(f"jobworker: {e}", file=sys.stderr)
         raise SystemExit(EX_CONFIG) from None

@@ -6,8 +6,10 @@ import errno
 import socket
 
 
-def listen(host: str, port: int, *, backlog: int) -> socket.socket:
-    """A listening socket; port 0 is any free one. asyncio would make `::` an address of IPv6 alone; here, as for gRPC,
+def listen(host: str, port: int, *, backlog: int, share_port: bool = False) -> socket.socket:
+    """A listening socket; port 0 is any free one. `share_port`: with who holds it for us (SO_REUSEPORT).
+
+    asyncio would make `::` an address of IPv6 alone; here, as for gRPC,
     it is every one.
 
     Raises:
@@ -16,7 +18,9 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     every = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=backlog, dualstack_ipv6=every)
+        return socket.create_server(
+            (host, port), family=family, backlog=backlog, reuse_port=share_port, dualstack_ipv6=every
+        )
     except OSError as error:
         raise explained(error, host, port) from error
 

@@ -59,6 +59,7 @@ class EndReason(IntEnum):
     FAIL_FAST = 11
     DISK_FULL = 12
     DAMAGED = 13
+    PROCESSES = 14
 
 
 class LogStream(IntEnum):

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 # How a change of a key takes effect: at once, or when the whole service (`jobworker run`) is started again.
 LIVE: dict[str, Any] = {"live": True}
@@ -30,6 +30,18 @@ def _none(value: object) -> object:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
+def _listed(value: object) -> object:
+    """The environment has no lists: there they are written as in PATH."""
+    return [part for part in value.split(":") if part] if isinstance(value, str) else value
+
+
+def _absolute(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    for path in paths:
+        if not path.is_absolute():
+            raise ValueError(f"{path} is not an absolute path")
+    return paths
+
+
 _Int = Annotated[int, BeforeValidator(_no_bool)]
 _Float = Annotated[float, BeforeValidator(_no_bool)]
 Port = Annotated[_Int, Field(ge=0, le=65535)]
@@ -38,6 +50,7 @@ Bytes = Annotated[_Int, Field(ge=1, le=_MOST)]
 Seconds = Annotated[_Float, Field(gt=0, le=_YEAR_SECONDS, allow_inf_nan=False)]
 PauseSeconds = Annotated[_Float, Field(ge=0, le=_YEAR_SECONDS, allow_inf_nan=False)]
 OrNone = BeforeValidator(_none)
+PathList = Annotated[tuple[Path, ...], BeforeValidator(_listed), AfterValidator(_absolute)]
 
 
 class _Section(BaseModel):
@@ -57,6 +70,11 @@ class Paths(_Section):
         Path("var/pki"), description="Certificates, keys and users, as jobpki makes them.", json_schema_extra=RESTART
     )
     run: Path = Field(Path("var/run"), description="What lives as long as the service runs.", json_schema_extra=RESTART)
+    work: Path = Field(
+        Path("var/work"),
+        description="Work folders of batches, where their jobs start and may write; each goes with its batch.",
+        json_schema_extra=RESTART,
+    )
 
 
 class Grpc(_Section):
@@ -157,7 +175,30 @@ class Jobs(_Section):
     )
     isolation: Literal["auto", "none"] = Field(
         "auto",
-        description="Own namespaces for the jobs where the kernel allows it, or none.",
+        description="auto: namespaces of their own, else Landlock; where the kernel has neither, the service does not "
+        "start. none: jobs may do whatever the user they run as may; see sandbox.md.",
+        json_schema_extra=RESTART,
+    )
+    readable: PathList = Field(
+        (),
+        description="What jobs see of this machine's files, read-only, beside the system's programs, libraries and "
+        "settings. Absolute paths; in a variable with colons between them.",
+        json_schema_extra={**RESTART, "default": "nothing else"},
+    )
+    writable: PathList = Field(
+        (),
+        description="What they may write as well: checkouts, caches, results. No folder of the service's.",
+        json_schema_extra={**RESTART, "default": "the batch's work folder, and /tmp"},
+    )
+    user: Annotated[str | None, OrNone] = Field(
+        None,
+        description="Whom jobs run as where root runs the service: an account, UID or UID:GID; none: nobody.",
+        json_schema_extra=RESTART,
+    )
+    processes: Annotated[Count | None, OrNone] = Field(
+        None,
+        description="Processes and threads of all jobs together; none: 7/8 of what the machine allows. The job that "
+        "holds most is ended before the others have no room.",
         json_schema_extra=RESTART,
     )
 
@@ -279,6 +320,10 @@ def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             "limits.batch_jobs",
             f"{limits.batch_jobs} is more than limits.user_unfinished_jobs, {limits.user_unfinished_jobs}",
         )
+    for path in jobs.writable:
+        for name, folder in settings.paths:
+            if name != "work" and _overlap(path, folder):
+                yield "jobs.writable", f"{path} overlaps paths.{name}, {folder}: jobs could take the service over"
     listeners: list[tuple[str, Grpc | Rest | Metrics]] = [("grpc", settings.grpc)]
     listeners += [("rest", settings.rest)] if settings.rest.enabled else []
     listeners += [("metrics", settings.metrics)] if settings.metrics.enabled else []
@@ -286,3 +331,8 @@ def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         if first.port == second.port != 0 and first.host == second.host:
             given, taken = (other, one) if "port" in second.model_fields_set else (one, other)
             yield f"{given}.port", f"{first.port} is {taken}.port as well"
+
+
+def _overlap(path: Path, folder: Path) -> bool:
+    one, other = path.resolve(), folder.resolve()
+    return one.is_relative_to(other) or other.is_relative_to(one)

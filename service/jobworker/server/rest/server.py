@@ -67,6 +67,7 @@ class RestServer:
         tls: Tls,
         host: str,
         port: int,
+        share_port: bool = False,
         limits: RestLimits,
         log: Log,
         version: str,
@@ -82,6 +83,7 @@ class RestServer:
             ValueError: an annotation cannot be served.
         """
         self.port = port
+        self._share_port = share_port
         self._host = host
         self._log = log
         self._limits = limits
@@ -105,7 +107,7 @@ class RestServer:
         Raises:
             OSError: the address cannot be listened on; the message says why.
         """
-        sock = listen(self._host, self.port, backlog=_BACKLOG)
+        sock = listen(self._host, self.port, backlog=_BACKLOG, share_port=self._share_port)
         self.port = sock.getsockname()[1]
         self._server = await asyncio.get_running_loop().create_server(
             self._manager,

@@ -22,7 +22,6 @@ _CLIENT_PING_MS = 5_000  # clients that ping more often than this are sent away
 _MAX_STREAMS_PER_CONNECTION = 1000
 
 OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.so_reuseport", 0),  # else a second server takes the same port in silence, and half of the calls
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
@@ -53,8 +52,13 @@ class Tls(Protocol):
 class Listener:
     """A gRPC server on one address. `port` is the one in use, when 0 was asked for."""
 
-    def __init__(self, *, tls: Tls, host: str, port: int, max_request_bytes: int = MAX_REQUEST_BYTES) -> None:
-        self._server = grpc.aio.server(options=(*OPTIONS, ("grpc.max_receive_message_length", max_request_bytes)))
+    def __init__(
+        self, *, tls: Tls, host: str, port: int, max_request_bytes: int = MAX_REQUEST_BYTES, share_port: bool = False
+    ) -> None:
+        """`share_port`: with who holds it for us (SO_REUSEPORT); without one, a second server would take the same port
+        in silence, and half of the calls."""
+        own = (("grpc.max_receive_message_length", max_request_bytes), ("grpc.so_reuseport", int(share_port)))
+        self._server = grpc.aio.server(options=(*OPTIONS, *own))
         self._credentials = grpc.ssl_server_credentials(
             [(tls.private_key_pem, tls.certificate_chain_pem)],
             root_certificates=tls.ca_pem,

@@ -210,6 +210,7 @@ def build(
     traces: Traces,
     clock_seconds: Callable[[], float],
     max_message_bytes: int = MAX_REQUEST_BYTES,
+    share_port: bool = False,
 ) -> RpcServer:
     """Wires the server; call it on the event loop that is to serve.
 
@@ -248,7 +249,7 @@ def build(
     names = (*SERVICES, _HEALTH, channelz.SERVICE.full_name, reflection.SERVICE_NAME)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), handlers)
     return RpcServer(
-        listener=Listener(tls=tls, host=host, port=port, max_request_bytes=max_message_bytes),
+        listener=Listener(tls=tls, host=host, port=port, max_request_bytes=max_message_bytes, share_port=share_port),
         handlers=wrapped,
         health=health,
         calls=calls,

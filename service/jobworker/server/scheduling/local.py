@@ -33,6 +33,7 @@ _ENDS: dict[str, tuple[JobState, EndReason]] = {
     protocol.MEMORY: (JobState.FAILED, EndReason.MEMORY),
     protocol.INTERRUPTED: (JobState.FAILED, EndReason.INTERRUPTED),
     protocol.DISK_FULL: (JobState.FAILED, EndReason.DISK_FULL),
+    protocol.PROCESSES: (JobState.FAILED, EndReason.PROCESSES),
 }
 _UNKNOWN_END = (JobState.FAILED, EndReason.SIGNALLED)
 
@@ -115,6 +116,19 @@ class LocalWorker:
         if not self._acks:
             asyncio.get_running_loop().call_later(_ACK_SECONDS, self._send_acks)
         self._acks += ids
+
+    def over(self, correlation_id: str) -> None:
+        if self._live and self._keeps_work:
+            self._send({"m": "over", "batches": [correlation_id]})
+
+    def unfinished(self, correlation_ids: list[str]) -> None:
+        if self._live and self._keeps_work:
+            self._send({"m": "batches", "ids": correlation_ids})
+
+    @property
+    def _keeps_work(self) -> bool:
+        """An executor of the release before has no work folders, and complains of messages that it does not know."""
+        return self._hello is not None and "work" in self._hello["features"]
 
     def _send_acks(self) -> None:
         ids, self._acks = self._acks, []

@@ -176,6 +176,7 @@ class Scheduler:
         if self._worker is not None:
             for job_id, grace_seconds in self._stopping.items():
                 self._worker.stop([job_id], grace_seconds)
+            self._worker.unfinished(list(self._batches.active))
         for batch in list(self._batches.active.values()):
             self._advance(batch)
 
@@ -379,14 +380,14 @@ class Scheduler:
             asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._finish, batch)
             return
         del self._batches.active[header.correlation_id]
+        if self._worker is not None:
+            self._worker.over(header.correlation_id)
         self._turns.refresh(batch)
         self._observer.batch_finished(header, batch.job_count, batch.state, batch.started_at, batch.ended_at)
         counts = {state.name.lower(): n for state, n in batch.counts().items()}
         self._log.info(
             "batch finished", correlation_id=header.correlation_id, user=header.user, state=batch.state.name, **counts
         )
-
-    # -- for who asks
 
     @property
     def connected(self) -> bool:

@@ -57,6 +57,14 @@ class Worker(Protocol):
         """These ends are recorded."""
         ...
 
+    def over(self, correlation_id: str) -> None:
+        """No job of this batch will be ordered any more: what its jobs left in their work folder may go."""
+        ...
+
+    def unfinished(self, correlation_ids: list[str]) -> None:
+        """Jobs of these batches alone can still be ordered."""
+        ...
+
 
 class Listener(Protocol):
     """Is told what happens to orders."""

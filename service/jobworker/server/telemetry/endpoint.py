@@ -36,12 +36,14 @@ class Endpoint:
         *,
         host: str,
         port: int,
+        share_port: bool = False,
         metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
         ready: Callable[[], tuple[bool, bytes]],
         log: Log,
     ) -> None:
         """`metrics` gives text and content type for an Accept header; `ready` an answer, and a JSON object about it."""
         self.port = port
+        self._share_port = share_port
         self._host = host
         self._metrics = metrics
         self._ready = ready
@@ -56,7 +58,7 @@ class Endpoint:
             OSError: the address cannot be listened on; the message says why.
         """
         try:
-            sock = listen(self._host, self.port, backlog=_BACKLOG)
+            sock = listen(self._host, self.port, backlog=_BACKLOG, share_port=self._share_port)
         except OSError as error:
             raise OSError(error.errno, f"metrics: {error.strerror}") from error
         self.port = sock.getsockname()[1]

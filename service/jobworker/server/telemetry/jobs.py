@@ -23,6 +23,7 @@ _ENDS: dict[JobState, tuple[EndReason, ...]] = {
         EndReason.SPAWN_FAILED,
         EndReason.LOG_LIMIT,
         EndReason.MEMORY,
+        EndReason.PROCESSES,
         EndReason.INTERRUPTED,
         EndReason.DISK_FULL,
         EndReason.DAMAGED,

@@ -30,7 +30,7 @@ def open_folder(path: str, *, say: Callable[[str], None]) -> int:
             time.sleep(_WAIT_SECONDS)
 
 
-class Door:
+class ServerConnector:
     """Connects, in the thread that alone changes the working directory; sun_path (unix(7)) is taken from there."""
 
     def __init__(self, *, path: str, folder: int, hidden: bool, say: Callable[[str], None]) -> None:

@@ -1,0 +1,108 @@
+"""Ends the job that holds most processes before there is no room for another: a fork bomb is one job's end, and not
+that of every other's. It knows no messages: whom to end is told to the reaper.
+"""
+
+import os
+import resource
+from typing import Callable, Dict, List, Optional
+
+from . import tree
+from .census import census
+from .job import Job
+from .orphans import Orphans
+from .timers import Timers
+
+# Of what the machine, the user and the control group allow, jobs get so much; the rest is for the service.
+_SHARE = 7 / 8
+# Of what jobs get: from here on somebody is ended.
+_FULL = 0.9
+_PER_SECOND = 50_000  # as fast as processes are made, about
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.02, 1.0
+
+
+def find_limit() -> Optional[int]:
+    """How many processes and threads jobs may have in all; None: nothing tells. Looked up before the root changes."""
+    found = [int(data) for data in map(tree.read, _files()) if data.strip().isdigit()]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    if hard != resource.RLIM_INFINITY:
+        found.append(hard)
+    if soft != resource.RLIM_INFINITY:
+        found.append(soft)
+    return int(min(found) * _SHARE) if found else None
+
+
+class ProcessWatchdog:
+    """`begin`, in or before the thread that runs the timers; `relieve` whenever a process could not be made."""
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        jobs: Dict[int, Job],
+        orphans: Orphans,
+        kill: Callable[[Job, str], None],
+        timers: Timers,
+        clock: Callable[[], float],
+        say: Callable[[str], None],
+    ) -> None:
+        """`limit`: of processes and threads, for all jobs. `jobs`: by the pid of the first process. `kill`: ends a job
+        at once, for a reason in words."""
+        self._limit = limit
+        self._jobs = jobs
+        self._orphans = orphans
+        self._kill = kill
+        self._timers = timers
+        self._clock = clock
+        self._say = say
+
+    def begin(self) -> None:
+        """Looks, now and from then on."""
+        tasks = _tasks_of_the_machine()
+        if tasks > self._limit * _FULL:
+            self.relieve(at=int(self._limit * _FULL))
+        left = max(0, self._limit - tasks)
+        wait = min(max(left / _PER_SECOND, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+        self._timers.at(self._clock() + wait, self.begin)
+
+    def relieve(self, *, at: int = 0) -> None:
+        """Ends the job that holds most, where all hold more than `at`, and it at least half of that."""
+        counted = census(self._jobs, self._orphans)
+        held = sum(each.tasks for each in counted.values())
+        living = [(each.tasks, job) for job, each in counted.items() if not job.killed]
+        if held <= at or not living:
+            return
+        most, job = max(living, key=lambda each: each[0])
+        if most < max(_FEWEST, (held if at == 0 else at) // 2):
+            return
+        detail = f"the machine was running out of processes, and of all jobs this one held most: {most} of {held}"
+        self._say(f"{job.id}: {detail}")
+        self._kill(job, detail)
+
+
+# Nobody with fewer is what a machine runs out of processes for.
+_FEWEST = 64
+
+
+def _tasks_of_the_machine() -> int:
+    # proc_loadavg(5): the fourth field is running/all. Cheap, and never too low.
+    fields = tree.read("/proc/loadavg").split()
+    return int(fields[3].partition(b"/")[2]) if len(fields) > 3 else 0
+
+
+def _files() -> List[str]:
+    files = ["/proc/sys/kernel/threads-max", "/proc/sys/kernel/pid_max"]
+    # cgroups(7): `0::/path` is version 2, `5:pids:/path` version 1. In a container the path may be the host's.
+    for line in tree.read("/proc/self/cgroup").decode("utf-8", "replace").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            roots = ["/sys/fs/cgroup"]
+        elif "pids" in controllers.split(","):
+            roots = ["/sys/fs/cgroup/pids"]
+        else:
+            continue
+        while True:
+            files += [f"{root}{path.rstrip('/')}/pids.max" for root in roots]
+            if path in ("", "/"):
+                break
+            path = os.path.dirname(path)
+    return files

@@ -1,0 +1,202 @@
+"""Work folders: one for each batch, made when its first job starts, where its jobs start and which is their HOME.
+
+They lie in one folder that is the executor's alone, are removed when it starts, and when the server says that their
+batch is over. What jobs made there can be of any depth, size and mode: it is renamed away at once, and removed by a
+thread of its own. What batches share, /tmp, /dev/shm and System V objects, is cleared when no batch is left.
+"""
+
+import errno
+import os
+import threading
+from collections import deque
+from itertools import count, islice
+from typing import Callable, Container, Deque, Iterable, Iterator, List, Optional, Set
+
+from . import sharedmemory
+
+TMP = ".tmp"  # what is /tmp to jobs in a new root
+_TRASH = ".removed"
+_ENTRIES_AT_ONCE = 10_000
+
+
+class Work:
+    """`folder` for the thread that starts jobs; `removed` as well."""
+
+    def __init__(self, root: str, *, owns_memory: bool, say: Callable[[str], None]) -> None:
+        """`owns_memory`: nobody but jobs uses /dev/shm and the System V objects that are to be seen here."""
+        self._root = root
+        self._owns_memory = owns_memory
+        self._say = say
+        self._made: Set[str] = set()
+        self._count = 0
+        self._wake = threading.Event()
+        self.thread_id: Optional[int] = None
+
+    def begin(self) -> None:
+        """Forgets what an executor before left, and starts the thread."""
+        os.makedirs(self._trash, mode=0o700, exist_ok=True)
+        for name in _names(self._root):
+            if name not in (TMP, _TRASH):
+                self._discard(name)
+        self._clear_shared()
+        started = threading.Event()
+
+        def run() -> None:
+            self.thread_id = threading.get_native_id()
+            started.set()
+            self._remove_all()
+
+        threading.Thread(target=run, name="removal", daemon=True).start()
+        started.wait()
+        self._wake.set()
+
+    def folder(self, batch: str) -> str:
+        """Where a batch's jobs start.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        path = f"{self._root}/{batch}"
+        if batch not in self._made:
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                pass
+            self._made.add(batch)
+        return path
+
+    def over(self, batches: Iterable[str]) -> None:
+        """No job of these starts any more. With the last one goes what batches share."""
+        had = bool(self._made)
+        for batch in batches:
+            if batch in self._made:
+                self._made.discard(batch)
+                self._discard(batch)
+        if had and not self._made:
+            self._clear_shared()
+
+    def unfinished(self, batches: Container[str]) -> None:
+        """The server knows of these alone."""
+        self.over([batch for batch in self._made if batch not in batches])
+
+    def _clear_shared(self) -> None:
+        for name in _names(f"{self._root}/{TMP}"):
+            self._discard(f"{TMP}/{name}")
+        if self._owns_memory:
+            sharedmemory.clear()
+
+    @property
+    def _trash(self) -> str:
+        return f"{self._root}/{_TRASH}"
+
+    def _discard(self, name: str) -> None:
+        self._count += 1
+        try:
+            os.rename(f"{self._root}/{name}", f"{self._trash}/{os.getpid()}.{self._count}")
+        except OSError as error:
+            self._say(f"{self._root}/{name}: cannot be removed: {error.strerror}")
+        self._wake.set()
+
+    def _remove_all(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            try:
+                empty(self._trash)
+            except OSError as error:
+                self._say(f"{self._trash}: cannot be emptied: {error.strerror}")
+
+
+def _names(folder: str) -> List[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def prepare(root: str, uid: int, gid: int) -> None:
+    """Makes the folder of all work folders, and what is /tmp in it, for that user alone.
+
+    Raises:
+        OSError: it cannot be made, or is another's.
+    """
+    for path, mode in ((root, 0o700), (f"{root}/{TMP}", 0o1777)):
+        os.makedirs(path, exist_ok=True)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.geteuid() == 0:
+                os.fchown(fd, uid, gid)
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+
+
+def empty(folder: str) -> None:
+    """Removes all that is in a folder. Its folders are renamed into it, one after another, so that neither depth nor
+    the length of a path matters. No link is followed. Others may add and remove meanwhile.
+
+    Raises:
+        OSError: something cannot be removed; the rest is.
+    """
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    failed: List[OSError] = []
+    serial = count()
+    try:
+        waiting = deque(os.listdir(top))
+        while waiting:
+            name = waiting.popleft()
+            try:
+                below = _open(name, top)
+                if below is None:
+                    os.unlink(name, dir_fd=top)
+                    continue
+                try:
+                    _empty_one(below, top, waiting, serial)
+                finally:
+                    os.close(below)
+                os.rmdir(name, dir_fd=top)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                failed.append(error)
+    finally:
+        os.close(top)
+    if failed:
+        raise failed[0]
+
+
+def _empty_one(below: int, top: int, waiting: Deque[str], serial: Iterator[int]) -> None:
+    """Removes the files of a folder, and moves its folders to the top."""
+    while True:
+        with os.scandir(below) as entries:
+            some = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in islice(entries, _ENTRIES_AT_ONCE)]
+        if not some:
+            return
+        for name, is_folder in some:
+            if not is_folder:
+                os.unlink(name, dir_fd=below)
+                continue
+            opened = _open(name, below)  # to move a folder, one must be allowed to write in it
+            if opened is not None:
+                os.close(opened)
+            moved = f".{os.getpid()}-{next(serial)}"
+            os.rename(name, moved, src_dir_fd=below, dst_dir_fd=top)
+            waiting.append(moved)
+
+
+def _open(name: str, within: int) -> Optional[int]:
+    """A folder, made ours to change; None: it is none."""
+    try:
+        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    except NotADirectoryError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
+    try:
+        # By the descriptor: chmod(2) of a name follows a link that another put there meanwhile.
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
