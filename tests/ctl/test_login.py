@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.harness.jobctl import Jobctl, Terminal
@@ -99,3 +103,49 @@ def test_a_bundle_that_is_not_there_is_named(newcomer: Jobctl, tmp_path: Path) -
     assert done.returncode == 3
     assert b"nowhere/tls.crt" in done.stderr
     assert b"--bundle" in done.stderr
+
+
+def test_a_key_or_password_that_others_may_read_is_told_and_taken(newcomer: Jobctl, tmp_path: Path) -> None:
+    bundle = shutil.copytree(newcomer.environment["JOBCTL_BUNDLE"], tmp_path / "bundle")
+    newcomer.environment["JOBCTL_BUNDLE"] = str(bundle)
+    assert newcomer("login", "--password-file", str(bundle / "password")).stderr == b""
+    for name in ("tls.key", "password"):
+        (bundle / name).chmod(0o644)
+    done = newcomer("login", "--password-file", str(bundle / "password"))
+    assert done.returncode == 0
+    told = done.stderr.decode().splitlines()
+    assert [line.rpartition(" - run: ")[2] for line in told] == [
+        f"chmod 0600 {bundle / name}" for name in ("password", "tls.key")
+    ]
+    assert newcomer("ls").stderr.decode() == f"{told[1]}\n"
+
+
+def test_no_failure_shows_a_password_or_token(newcomer: Jobctl, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    for secret in (b"s3cret", b"s3cret\xff", b"s3cret\n\n\xe4"):
+        file.write_bytes(secret)
+        for debug in ({}, {"JOBCTL_DEBUG": "1"}):
+            done = newcomer("login", "--password-file", str(file), **debug)
+            assert done.returncode != 0
+            assert b"s3cret" not in done.stdout + done.stderr
+            given = os.fsdecode(secret)
+            done = newcomer("login", JOBCTL_PASSWORD=given, **debug)
+            assert done.returncode in (3, 5)
+            assert b"s3cret" not in done.stdout + done.stderr
+    newcomer.login()
+    for token in ("s3cret\n", "s3cret\u00a0", "s3cret\ud800"):
+        token_file(newcomer).write_text(json.dumps({**WRONG_TOKEN, "access_token": token}))
+        for command in (["ls"], ["logs", "x"], ["submit", "true"], ["admin", "status"]):
+            done = newcomer(*command, JOBCTL_DEBUG="1")
+            assert done.returncode == 3
+            assert b"s3cret" not in done.stdout + done.stderr
+
+
+def test_folders_for_tokens_are_closed_to_others_with_a_umask_of_0(newcomer: Jobctl, tmp_path: Path) -> None:
+    cache = tmp_path / "home/.cache"
+    program = "import os, sys; os.umask(0); from jobworker.ctl.cli import call; sys.exit(call(['login']))"
+    environment = {**newcomer.environment, "XDG_CACHE_HOME": str(cache), "JOBCTL_PASSWORD": newcomer.password}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, timeout=60)
+    made = [cache.parent, cache, *cache.rglob("*")]
+    assert len(made) == 4
+    assert [str(path) for path in made if path.stat().st_mode & 0o077] == []

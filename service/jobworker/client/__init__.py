@@ -9,7 +9,7 @@
 `jobworker.client.sync` has the same without asyncio.
 """
 
-from jobworker.client.bundle import Bundle
+from jobworker.client.bundle import Bundle, ExposedFileWarning
 from jobworker.client.connect import Client
 from jobworker.client.errors import (
     AlreadyExistsError,
@@ -47,6 +47,7 @@ __all__ = [
     "CutError",
     "DeadlineExceededError",
     "ExhaustedError",
+    "ExposedFileWarning",
     "FailedPreconditionError",
     "FixedToken",
     "HandshakeError",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 import grpc.aio
 
-from jobworker.client.errors import JobworkerError, UnauthenticatedError, from_rpc
+from jobworker.client.errors import InvalidArgumentError, JobworkerError, UnauthenticatedError, from_rpc
 from jobworker.client.retry import Backoff, passes_by_itself
 from jobworker.client.tokens import Token, TokenSource
 from jobworker.v1.admin_pb2_grpc import AdminServiceStub
@@ -66,6 +66,8 @@ class Connection:
 
     async def login(self, username: str, password: str) -> Token:
         """A new token for the user that the certificate names. Tried once: a service under load refuses logins."""
+        if not (_is_text(username) and _is_text(password)):
+            raise InvalidArgumentError("user name or password is no text in UTF-8")
         try:
             response = await self._auth.Login(LoginRequest(username=username, password=password))
         except grpc.aio.AioRpcError as error:
@@ -117,9 +119,24 @@ class Connection:
 
 
 def metadata(token: str, correlation_id: str | None = None) -> Metadata:
-    """What goes along with each call."""
+    """What goes along with each call.
+
+    Raises:
+        UnauthenticatedError: the token cannot be one, and so is not sent. gRPC's own error would quote it.
+    """
+    if not (token.isascii() and token.isprintable()):
+        raise UnauthenticatedError("the token has characters that no token has", reason="TOKEN_MALFORMED")
     pairs: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
     return pairs if correlation_id is None else (*pairs, ("x-correlation-id", correlation_id))
+
+
+def _is_text(value: str) -> bool:
+    """Not where undecodable bytes came by way of a surrogate escape; protobuf's error would hold the whole value."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _options(server_name: str | None) -> list[tuple[str, int | str]]:

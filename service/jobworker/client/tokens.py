@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from typing import Protocol
 class Token:
     """What a login gives: the text to send, and until when it works."""
 
-    text: str
+    text: str = field(repr=False)
     expires_at: datetime
 
 

@@ -19,7 +19,8 @@ from jobworker.ctl.commands.submit import submit
 from jobworker.ctl.commands.trace import trace
 from jobworker.ctl.commands.wait import wait
 from jobworker.ctl.context import DEFAULT_SERVER, Context, cache_folder, default_bundle
-from jobworker.ctl.exits import EXITS_HELP, CtlError, Exit
+from jobworker.ctl.exits import EXITS_HELP, CtlError, Exit, complain
+from jobworker.ctl.visible import visible
 
 app = typer.Typer(
     help="Submit batches of commands to a jobworker service, follow them live and read their results.",
@@ -104,7 +105,7 @@ def call(arguments: Sequence[str]) -> int:
 def _usage(error: typer.TyperException) -> int:
     message = error.format_message()
     if message.count("\n") > 2:  # no arguments at all: it is the help
-        sys.stderr.write(message + "\n")
+        sys.stderr.write("\n".join(map(visible, message.split("\n"))) + "\n")
     else:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "jobctl"
@@ -119,7 +120,7 @@ def _bug(error: Exception) -> int:
 
 
 def _say(words: str, code: int) -> int:
-    sys.stderr.write(f"jobctl: {words}\n")
+    complain(words)
     return code
 
 

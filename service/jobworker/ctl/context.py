@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobworker.ctl.certificate import user_of
-from jobworker.ctl.exits import CtlError, Exit, explain
+from jobworker.ctl.exits import CtlError, Exit, complain, explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     import typer
 
-    from jobworker.client import Client
+    from jobworker.client import Bundle, Client
     from jobworker.ctl.tokens import TokenFile
 
 DEFAULT_SERVER = "localhost:50051"
@@ -52,13 +53,25 @@ class Context:
         """A client that sends the kept token."""
         from jobworker.client import Client
 
-        return Client(address=self.server, bundle=self.bundle, token=self.tokens())
+        tokens = self.tokens()  # says more of a bundle that is not there
+        return Client(address=self.server, bundle=self._read_bundle(), token=tokens)
 
     def anonymous(self) -> Client:
         """A client for logging in."""
         from jobworker.client import Client
 
-        return Client(address=self.server, bundle=self.bundle)
+        return Client(address=self.server, bundle=self._read_bundle())
+
+    def _read_bundle(self) -> Bundle:
+        """Says on stderr what of it others may read or change."""
+        from jobworker.client import Bundle, ExposedFileWarning
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ExposedFileWarning)
+            bundle = Bundle.read(self.bundle)
+        for warning in caught:
+            complain(str(warning.message))
+        return bundle
 
     def run(self, main: Coroutine[Any, Any, int | None]) -> int:
         """Runs a command to its end; its exit code.

@@ -1,9 +1,12 @@
-"""The exit codes of `jobctl`, and the one line that goes with each failure."""
+"""The exit codes of `jobctl`, and the one line that goes with each failure; it names nothing that is secret."""
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
 from typing import TYPE_CHECKING
+
+from jobworker.ctl.visible import visible
 
 if TYPE_CHECKING:
     from jobworker.client import JobworkerError
@@ -35,6 +38,11 @@ Exit codes:
     6  the service cannot be reached
   130  interrupted
 `jobctl run` exits as its job did: with its exit code, or 128 plus the signal that ended it."""
+
+
+def complain(text: str) -> None:
+    """One line on stderr. Here, and not with the rest of the output, since that takes protobuf's time to import."""
+    sys.stderr.write(f"jobctl: {visible(text)}\n")
 
 
 class CtlError(Exception):

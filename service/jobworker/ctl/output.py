@@ -1,4 +1,5 @@
-"""What people and programs read: messages on stderr, tables and JSON on stdout."""
+"""What people and programs read: messages on stderr, tables and JSON on stdout. Whatever `jobctl` prints goes through
+here, but for the bytes of logs, so that no text of others steers the terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from google.protobuf.json_format import MessageToDict
 
 from jobworker.ctl.durations import format_seconds
+from jobworker.ctl.exits import complain
+from jobworker.ctl.visible import visible, visible_json
 from jobworker.v1.job_pb2 import Batch, BatchState
 
 if TYPE_CHECKING:
@@ -39,8 +42,13 @@ _PLAIN_WIDTH = 10_000  # columns of a table that no terminal shows: nothing is w
 
 def note(text: str) -> None:
     """One line on stderr."""
-    sys.stderr.write(f"jobctl: {text}\n")
+    complain(text)
     sys.stderr.flush()
+
+
+def say(text: str = "", *, flush: bool = False) -> None:
+    """One line on stdout."""
+    print(visible(text), flush=flush)
 
 
 def note_retry(retry: Retry) -> None:
@@ -56,7 +64,8 @@ def as_json(message: Message) -> dict[str, object]:
 
 def print_json(value: object) -> None:
     """One JSON text: on one line, or indented at a terminal."""
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False), flush=True)
+    text = json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False)
+    print(visible_json(text), flush=True)
 
 
 def print_batch(batch: Batch) -> None:
@@ -76,7 +85,7 @@ def print_batch(batch: Batch) -> None:
     rows = table("", "", header=False)
     for name, value in facts.items():
         if value:
-            rows.add_row(f"{name}:", _styled(value) if name == "state" else literal(value))
+            add_row(rows, f"{name}:", _styled(value) if name == "state" else value)
     show(rows)
 
 
@@ -88,7 +97,7 @@ def print_jobs(responses: Iterable[SearchJobResponse]) -> None:
         command = job.command or " ".join(job.argv)
         words = " ".join((f"{job.name}: " if job.name else "", " ".join(command.split()))).strip()
         log = sum(size.bytes for size in job.logs)
-        rows.add_row(str(job.index), _styled(response.result), took(job), format_bytes(log), literal(words))
+        add_row(rows, str(job.index), _styled(response.result), took(job), format_bytes(log), words)
     show(rows)
 
 
@@ -96,15 +105,16 @@ def print_batches(batches: Iterable[Batch]) -> None:
     """Batches as a table."""
     rows = table("ID", "STATE", "DONE", "FAILED", "USER", "ACCEPTED", "TOOK", "NAME")
     for batch in batches:
-        rows.add_row(
+        add_row(
+            rows,
             batch.correlation_id,
             _styled(batch_state(batch)),
             f"{done_count(batch)}/{batch.job_count}",
             str(failed_count(batch) or ""),
-            literal(batch.user),
+            batch.user,
             moment(batch.accepted_at),
             took(batch),
-            literal(batch.name),
+            batch.name,
         )
     show(rows)
 
@@ -179,11 +189,16 @@ def table(*columns: str, header: bool = True) -> Table:
     return table
 
 
+def add_row(table: Table, *cells: str | Text) -> None:
+    """A row of texts, none of which is markup; a Text was made by `literal`."""
+    table.add_row(*(literal(cell) if isinstance(cell, str) else cell for cell in cells))
+
+
 def literal(text: str) -> Text:
     """Text of others: neither markup nor control characters of it reach the terminal."""
     from rich.text import Text
 
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return Text(visible(text))
 
 
 def _styled(result: str) -> Text:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from jobworker.ctl.durations import format_seconds
-from jobworker.ctl.output import as_json, format_bytes, literal, moment, print_json, show, table
+from jobworker.ctl.output import add_row, as_json, format_bytes, literal, moment, print_json, say, show, table
 from jobworker.v1.admin_pb2 import SERVICE_STATE_DRAINING, SERVICE_STATE_SERVING, ServiceState
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ async def watch_status(client: Client, *, every_seconds: float, as_lines: bool) 
                 print_json(as_json(status))
             else:
                 print_status(status)
-                print(flush=True)
+                say(flush=True)
             await asyncio.sleep(every_seconds)
     from rich.console import Console
     from rich.live import Live
@@ -63,9 +63,9 @@ def print_config(config: Config, *, keys: Collection[str] = ()) -> None:
         if keys and entry.key not in keys:
             continue
         effect = "effect at once" if entry.live else "a restart"
-        rows.add_row(entry.key, literal(_value(entry.value)), entry.source, effect)
-    rows.add_row("", "", "", "")
-    rows.add_row("generation", str(config.generation), "", "")
+        add_row(rows, entry.key, _value(entry.value), entry.source, effect)
+    add_row(rows, "", "", "", "")
+    add_row(rows, "generation", str(config.generation), "", "")
     show(rows)
 
 
@@ -77,7 +77,7 @@ def _status_table(status: ServiceStatus) -> Table:
             text.stylize(_STYLES.get(_state(status), ""), 0, len(_state(status)))
         elif name == "problem":
             text.stylize("red")
-        rows.add_row(f"{name}:" if name else "", text)
+        add_row(rows, f"{name}:" if name else "", text)
     return rows
 
 

@@ -32,7 +32,9 @@ class TokenFile:
         """Keeps a token, in place of the one before."""
         content = {"access_token": token.text, "expires_at": token.expires_at.isoformat()}
         folder = self._path.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Of those above, such as ~/.cache, missing ones are ours alone as well: the XDG Base Directory Specification.
+        for missing in reversed([above for above in (folder, *folder.parents) if not above.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
         # mkstemp makes it 0600, and the rename keeps that: there is no moment at which others could read it.
         descriptor, temporary = tempfile.mkstemp(dir=folder)
         try:

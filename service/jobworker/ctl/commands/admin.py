@@ -137,7 +137,7 @@ def _change(
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, print_json
+        from jobworker.ctl.output import as_json, print_json, say
         from jobworker.ctl.service import in_words
 
         async with shared.client() as client:
@@ -145,7 +145,7 @@ def _change(
         if output is Form.JSON:
             print_json(as_json(status))
         else:
-            print(in_words(status))
+            say(in_words(status))
 
     return shared.run(main())
 

@@ -27,7 +27,7 @@ def get(
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, print_batch, print_jobs, print_json
+        from jobworker.ctl.output import as_json, print_batch, print_jobs, print_json, say
 
         async with shared.client() as client:
             batch = await client.get(correlation_id)
@@ -49,10 +49,10 @@ def get(
             )
             return
         print_batch(batch)
-        print()
+        say()
         print_jobs(responses)
         left = (len(job) if job else batch.job_count) - len(responses)
         if left > 0:
-            print(f"... and {left} more: jobctl get -n 0 {correlation_id}")
+            say(f"... and {left} more: jobctl get -n 0 {correlation_id}")
 
     return shared.run(main())

@@ -1,6 +1,7 @@
 """`jobctl login`: a token for the user of the certificate, kept for the commands that follow."""
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,8 +9,9 @@ from typing import Annotated
 import typer
 
 from jobworker.ctl.context import Context
-from jobworker.ctl.exits import CtlError
+from jobworker.ctl.exits import CtlError, complain
 from jobworker.ctl.options import Form, FormOption
+from jobworker.ctl.visible import visible
 
 
 def login(
@@ -45,7 +47,9 @@ def login(
             print_json({"server": shared.server, "username": name, "expiresAt": token.expires_at.isoformat()})
         else:
             until = token.expires_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            print(f"logged in at {shared.server} as {name}, until {until}")
+            from jobworker.ctl.output import say
+
+            say(f"logged in at {shared.server} as {name}, until {until}")
 
     return shared.run(main())
 
@@ -53,7 +57,7 @@ def login(
 def _password(user: str, server: str, file: Path | None) -> str:
     if file is not None:
         try:
-            content = sys.stdin.read() if str(file) == "-" else file.read_text()
+            content = sys.stdin.read() if str(file) == "-" else _read(file)
         except (OSError, UnicodeDecodeError) as error:
             raise CtlError(f"{file}: {getattr(error, 'strerror', None) or 'is not text'}") from error
         return content.rstrip("\r\n")
@@ -64,4 +68,16 @@ def _password(user: str, server: str, file: Path | None) -> str:
         raise CtlError("no terminal to ask for the password at: give --password-file or JOBCTL_PASSWORD")
     import getpass
 
-    return getpass.getpass(f"Password of {user} at {server}: ")
+    return getpass.getpass(visible(f"Password of {user} at {server}: "))
+
+
+def _read(path: Path) -> str:
+    """Says on stderr when others may read it."""
+    from jobworker.client.bundle import exposure
+
+    with path.open() as file:
+        found = os.fstat(file.fileno()).st_mode
+        exposed = exposure(path, stat.S_IMODE(found), is_secret=True) if stat.S_ISREG(found) else ""
+        if exposed:
+            complain(exposed)
+        return file.read()

@@ -36,7 +36,7 @@ def submit(  # noqa: PLR0917 - typer passes options by name
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, print_json
+        from jobworker.ctl.output import as_json, print_json, say
         from jobworker.ctl.submission import Submission
 
         submission = Submission(
@@ -59,6 +59,6 @@ def submit(  # noqa: PLR0917 - typer passes options by name
         if output is o.Form.JSON:
             print_json(as_json(response))
         else:
-            print(response.correlation_id)
+            say(response.correlation_id)
 
     return shared.run(main())

@@ -79,7 +79,7 @@ def trace(
 
 
 def _print(name: str, stored: "Stored | None", moments: "list[Moment]", left_out: int, damage: "Damage") -> None:
-    from jobworker.ctl.output import literal, show, table
+    from jobworker.ctl.output import add_row, say, show, table
 
     began = _began(stored, moments)
     facts = {"batch": name, "trace": name.replace("-", "")}
@@ -99,20 +99,20 @@ def _print(name: str, stored: "Stored | None", moments: "list[Moment]", left_out
     rows = table("", "", header=False)
     for fact, value in facts.items():
         if value:
-            rows.add_row(f"{fact}:", literal(value))
+            add_row(rows, f"{fact}:", value)
     show(rows)
-    print()
+    say()
     rows = table("AFTER", "JOB", "WHAT", "HOW")
     for moment in moments:
         index = "" if moment.job_index is None else str(moment.job_index)
-        rows.add_row(f"{(moment.at - began) / 1e9:+.3f}s", index, literal(moment.event), literal(moment.words))
+        add_row(rows, f"{(moment.at - began) / 1e9:+.3f}s", index, moment.event, moment.words)
     show(rows)
     if stored is not None and stored.left_out:
-        print(f"... and {stored.left_out} more jobs: --all")
+        say(f"... and {stored.left_out} more jobs: --all")
     if left_out:
-        print(f"... and {left_out} more lines of the log, in the middle: --all")
+        say(f"... and {left_out} more lines of the log, in the middle: --all")
     for place in damage.places:
-        print(f"cannot be read, and was passed over: {place}")
+        say(f"cannot be read, and was passed over: {place}")
 
 
 def _print_json(name: str, stored: "Stored | None", moments: "list[Moment]", left_out: int, damage: "Damage") -> None:

@@ -25,7 +25,7 @@ def wait(
     shared = Context.of(context)
 
     async def main() -> int:
-        from jobworker.ctl.output import as_json, batch_state, counts_in_words, print_json
+        from jobworker.ctl.output import as_json, batch_state, counts_in_words, print_json, say
         from jobworker.ctl.progress import at_terminal
         from jobworker.v1.job_pb2 import BATCH_STATE_SUCCEEDED
 
@@ -35,7 +35,7 @@ def wait(
         if output is Form.JSON:
             print_json(as_json(batch))
         else:
-            print(f"{batch_state(batch)} ({counts_in_words(batch)})")
+            say(f"{batch_state(batch)} ({counts_in_words(batch)})")
         return Exit.OK if batch.state == BATCH_STATE_SUCCEEDED else Exit.NOT_SUCCEEDED
 
     return shared.run(main())

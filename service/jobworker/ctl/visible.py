@@ -1,0 +1,42 @@
+"""Text of others as a terminal may show it: what would steer the terminal, or make text look like another, is written
+out. Nothing here knows whose text it is. The bytes of logs do not pass here: they are a job's own output.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+# The general categories of Unicode: controls (C0, DEL, C1), format characters (which turn the direction of writing, or
+# hide text), halves of surrogate pairs (no output takes them), the separators of lines and of paragraphs.
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Format characters that scripts and emoji are written with: they join and separate letters, and do nothing else.
+_JOINERS = frozenset({"\N{ZERO WIDTH NON-JOINER}", "\N{ZERO WIDTH JOINER}"})
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def visible(text: str) -> str:
+    """The text on one line: control characters as `\\n`, `\\x1b`, `\\u202e`; everything else as it is."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
+
+
+def visible_json(text: str) -> str:
+    r"""A JSON text of the same value, whose strings have control characters as `\u001b`. Its own line feeds stay."""
+    return "".join(c if c == "\n" or not _steers(c) else _json_escape(c) for c in text)
+
+
+def _shown(character: str) -> str:
+    if not _steers(character):
+        return character
+    code = ord(character)
+    if code < 0x100:
+        return _SHORT.get(character) or f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in _STEERING and character not in _JOINERS
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
