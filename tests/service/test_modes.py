@@ -147,3 +147,15 @@ def test_a_logs_folder_that_is_given_to_a_group_has_files_that_the_group_may_rea
         for name in ("service.jsonl", "service.jsonl.1"):
             status = (logs / name).stat()
             assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o640, 54321)
+
+
+def test_the_executors_program_is_never_for_others_to_write(tmp_path: Path) -> None:
+    """A link in its way leads nowhere else, and a umask of 0 opens nothing."""
+    program = (
+        "import os, sys; os.umask(0); from jobworker.executor import bundle\n"
+        "os.symlink('elsewhere', f'{sys.argv[1]}.{os.getpid()}'); bundle.build(sys.argv[1])"
+    )
+    target = tmp_path / "executor.pyz"
+    subprocess.run([sys.executable, "-c", program, str(target)], check=True, timeout=60)
+    assert [path.name for path in tmp_path.iterdir()] == ["executor.pyz"]
+    assert stat.S_IMODE(target.lstat().st_mode) == 0o644

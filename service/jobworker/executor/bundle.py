@@ -4,7 +4,7 @@ runs can copy itself."""
 import fcntl
 import os
 import zipfile
-from typing import BinaryIO, Callable, Dict, Union
+from typing import BinaryIO, Callable, Dict
 
 NAME = "executor.pyz"
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -15,9 +15,13 @@ _MAIN = "import sys\n\nfrom executor.main import main\n\nsys.exit(main())\n"
 def build(target: str) -> None:
     """Writes the file whole or not at all. Run it as `python3 -I -S TARGET`."""
     half = f"{target}.{os.getpid()}"
+    if os.path.lexists(half):
+        os.unlink(half)  # of a run that was cut off
     try:
-        _write(half)
-        os.chmod(half, 0o644)
+        # New, and for nobody else to write from its first moment, whatever the umask.
+        with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            _write(file)
+            os.fchmod(file.fileno(), 0o644)
         os.replace(half, target)
     except BaseException:
         if os.path.exists(half):
@@ -35,7 +39,7 @@ def build_sealed() -> int:
     return fd
 
 
-def _write(target: Union[str, BinaryIO]) -> None:
+def _write(target: BinaryIO) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as bundle:
         for name, text in sorted(_sources().items()):
             _add(bundle, name, text)
