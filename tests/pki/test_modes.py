@@ -273,6 +273,29 @@ def test_a_volume_that_is_given_to_a_group_is_taken_as_it_is(pki: Pki, passable:
 
 
 @pytest.mark.root
+def test_the_root_of_a_volume_may_be_open_and_what_lies_in_it_may_not(pki: Pki, passable: Path) -> None:
+    """An emptyDir of Kubernetes has the mode 0777, for its pod alone."""
+    volume = passable / "volume"
+    volume.mkdir(mode=0o755)
+    jobpki = f"{sys.executable} -m jobpki.cli"
+    script = f"""
+        mount -t tmpfs -o mode=0777 volume {volume}
+        {jobpki} init --dir {volume} >&2
+        stat -c %a {volume} {volume}/auth
+        {jobpki} init --dir {volume}
+        chmod o+w {volume}/auth
+        {jobpki} init --dir {volume} 2>&1 || echo refused
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-euc", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    told = done.stdout.splitlines()
+    assert told[:3] == ["777", "700", f"{volume} is complete (trust domain jobworker): nothing to do"]
+    assert told[3].startswith(f"jobpki: {volume}/auth: every user of this machine may put files into it")
+    assert told[4] == "refused"
+
+
+@pytest.mark.root
 def test_another_group_than_the_volumes_has_no_part_in_it(pki: Pki, passable: Path) -> None:
     for path in [pki.root, *pki.root.rglob("*")]:
         os.chown(path, OTHER, OTHER)
