@@ -39,14 +39,17 @@ FROM ${BASE_IMAGE} AS executor
 LABEL org.opencontainers.image.title="jobworker executor" \
       org.opencontainers.image.description="The parent of a jobworker's jobs: python3 and one zipapp." \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN echo 'executor:x:10002:10002:executor:/tmp:/bin/sh' >> /etc/passwd && echo 'executor:x:10002:' >> /etc/group
+RUN echo 'executor:x:10002:10002:executor:/home/jobs:/bin/sh' >> /etc/passwd && \
+    echo 'executor:x:10002:' >> /etc/group && \
+    install -d -o 10002 -g 10002 -m 0700 /home/jobs
 COPY --from=zipapp /out/executor.pyz /usr/local/lib/jobworker/executor.pyz
 USER 10002:10002
 WORKDIR /tmp
 STOPSIGNAL SIGTERM
 # PID 1: it reaps what its jobs leave behind, and everything ends with it.
 ENTRYPOINT ["/usr/bin/env", "python3", "-I", "-S", "/usr/local/lib/jobworker/executor.pyz"]
-CMD ["--connect", "/run/jobworker/executor.sock"]
+# Jobs start in /home/jobs, which needs a volume, or a tmpfs, where the root file system is read-only.
+CMD ["--connect", "/run/jobworker/executor.sock", "--work", "/home/jobs"]
 
 
 FROM ${BASE_IMAGE} AS server

@@ -25,7 +25,42 @@ def test_a_batch_from_outside_runs_with_the_bundle_that_the_notes_tell_how_to_ge
         assert (first.state, second.state) == (job_pb2.JOB_STATE_SUCCEEDED,) * 2
         assert (third.state, third.exit_code) == (job_pb2.JOB_STATE_FAILED, 3)
         assert log(client, batch) == "one\ntwo\n"
-        assert log(client, batch, 1) == "10002\n/home/jobs\n"
+        assert log(client, batch, 1) == f"10002\n/home/jobs/batches/{batch}\n"
+
+
+BIND = """exec python3 -c '
+import socket, sys
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+try:
+    listener.bind(("127.0.0.9", {}))
+except PermissionError:
+    sys.exit(9)
+'"""
+
+
+def test_a_job_cannot_take_the_servers_ports(installed: Release) -> None:
+    with installed.client() as client:
+        batch = submit(client, [BIND.format(port) for port in (50051, 8443, 9464, 0)])
+        # Where the kernel knows no rules for ports, a job can bind another address, but not share the server's.
+        assert [job.exit_code for job in ends(client, batch)] == [9, 9, 9, 0]
+
+
+def test_a_job_cannot_starve_the_executor(installed: Release) -> None:
+    calls = [
+        "resource.prlimit(pid, resource.RLIMIT_CPU, resource.getrlimit(resource.RLIMIT_CPU))",
+        "os.sched_setaffinity(pid, os.sched_getaffinity(0))",
+        "os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0))",
+    ]
+    threads = "map(int, os.listdir('/proc/1/task'))"
+    tries = [
+        f"import os, resource, sys\nfor pid in {pids}:\n try: {call}\n except PermissionError: sys.exit(9)"
+        for call in calls
+        for pids in ("[0]", threads)
+    ]
+    with installed.client() as client:
+        batch = submit(client, [f'exec python3 -c "{attempt}"' for attempt in tries])
+        assert [job.exit_code for job in ends(client, batch)] == [0, 9] * len(calls)
 
 
 def test_helm_test_passes(installed: Release) -> None:

@@ -106,6 +106,29 @@ def test_a_hostile_job_is_refused_everywhere(stack: Stack) -> None:
     assert api.wait(api.submit("true")).state == job_pb2.BATCH_STATE_SUCCEEDED
 
 
+def test_no_descriptor_of_the_executor_is_a_jobs_folder(stack: Stack) -> None:
+    api = stack.api()
+    folders = [f"/proc/{process}/fd/{fd}" for process in ("self", "thread-self", "1") for fd in range(24)]
+    folders += ["/proc/self/cwd/run/jobworker", "/proc/self/root/run/jobworker", "/dev/fd/3"]
+    requests = [schedule_pb2.JobRequest(argv=["ls"], cwd=folder) for folder in folders]
+    batch = api.submit(*requests, "pwd; echo $HOME")
+    api.wait(batch)
+    *refused, allowed = api.jobs(batch)
+    assert {job.end_reason for job in refused} == {job_pb2.END_REASON_SPAWN_FAILED}
+    assert allowed.state == job_pb2.JOB_STATE_SUCCEEDED
+
+
+def test_a_batch_starts_in_a_folder_of_its_own_which_goes_with_it(stack: Stack) -> None:
+    api = stack.api()
+    batch = api.submit(
+        "pwd; echo $HOME; ls -A; echo kept > file", "cat file", batch=job_pb2.BatchOptions(parallelism=1)
+    )
+    assert api.wait(batch).state == job_pb2.BATCH_STATE_SUCCEEDED
+    assert api.log(batch).decode().split() == [f"/home/jobs/{batch}"] * 2
+    assert api.log(batch, 1) == b"kept\n"
+    until(lambda: batch not in stack.execute("executor", "ls", "-A", "/home/jobs"), "the end of its folder")
+
+
 def test_what_jobs_leave_behind_is_reaped_and_no_exit_status_is_lost(stack: Stack) -> None:
     api = stack.api()
     left = "for i in 1 2 3 4 5; do (setsid sh -c 'exit 9' &) ; done; (sleep 0.2 &) ; exit 7"

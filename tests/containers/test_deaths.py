@@ -166,3 +166,49 @@ def test_a_greedy_job_dies_of_its_memory_and_the_executor_and_its_neighbours_do_
         assert job.end_reason in (job_pb2.END_REASON_MEMORY, job_pb2.END_REASON_SIGNALLED)
         assert small.inspect("executor")["State"]["Pid"] == pid
         assert api.get(neighbour).counts.running == 1
+
+
+BOMB = """
+import os, signal, time
+end = time.monotonic() + 60  # whatever happens, it ends
+while time.monotonic() < end:
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
+
+
+def test_a_fork_bomb_ends_alone_and_another_users_jobs_run_on(images: str, tmp_path: Path) -> None:
+    with compose.stack(tmp_path, images, JOBWORKER_JOBS_PIDS="512") as small:
+        admin = small.api()
+        alice = other_user(small, "alice")
+        before = running_job(alice, "sleep 1000")
+        bomb = admin.submit(schedule_pb2.JobRequest(argv=["python3", "-c", BOMB]))
+        until(lambda: admin.get(bomb).counts.running == 0 or processes(small) > 100, "many processes, or their end")
+        during = alice.submit("echo there was room")
+        assert admin.wait(bomb).state == job_pb2.BATCH_STATE_FAILED
+        (job,) = admin.jobs(bomb)
+        assert job.end_reason == job_pb2.END_REASON_PROCESSES
+        assert alice.wait(during).state == job_pb2.BATCH_STATE_SUCCEEDED
+        assert alice.log(during) == b"there was room\n"
+        assert alice.get(before).counts.running == 1
+        alice.close()
+
+
+def processes(stack: Stack) -> int:
+    """In the executor's container, as its engine counts them: nothing of it runs in there."""
+    listed = docker("top", stack.container("executor"), "-eo", "pid", check=False)
+    return len(listed.splitlines())
+
+
+def other_user(stack: Stack, name: str) -> Api:
+    stack.compose(
+        "run", "--rm", "--no-deps", "--entrypoint", "jobpki", "pki", "issue", name, "--role", "operator",
+        "--dir", "/etc/jobworker/pki",
+    )  # fmt: skip
+    bundle = stack.folder / name
+    stack.compose("cp", f"server:/etc/jobworker/pki/clients/{name}", str(bundle))
+    api = Api(stack.port, bundle)
+    api.login(name, (bundle / "password").read_text().strip())
+    return api

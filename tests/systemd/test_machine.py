@@ -62,13 +62,46 @@ def pids(machine: Machine) -> list[str]:
 
 def test_jobs_are_another_user_in_namespaces_and_see_nothing_of_the_server(machine: Machine) -> None:
     assert "isolation:           namespaces" in jobctl(machine, "admin status")
-    hidden = "/etc/jobworker /run/jobworker /var/lib/jobworker /var/log/jobworker"
-    said = jobctl(machine, f"run 'id -un; pwd; ls -A {hidden}; grep CapBnd /proc/self/status; umask; ulimit -n'")
-    lines = said.split()
-    assert lines[:2] == ["jobworker-executor", "/var/lib/jobworker-jobs"]
-    assert lines[-4:] == ["CapBnd:", "0000000000000000", "0022", "1024"]
-    assert set(lines[2:-4]) == {f"{folder}:" for folder in hidden.split()}
-    assert jobctl(machine, "run 'touch /etc/mine 2>/dev/null || echo refused'") == "refused"
+    looks = "id -un; pwd; echo $HOME; ls -A /etc/jobworker; ls -d /run/jobworker /var/l*/jobworker 2>/dev/null"
+    said = jobctl(machine, f"run '{looks}; grep CapBnd /proc/self/status; umask; ulimit -n'")
+    user, folder, home, *rest = said.split()
+    assert user == "jobworker-executor"
+    assert folder.startswith("/var/lib/jobworker-jobs/")
+    assert home == folder
+    assert rest == ["CapBnd:", "0000000000000000", "0022", "1024"]
+    for refused in ("/etc/mine", "/opt/mine", "/var/mine", "/srv/mine", "/root/mine"):
+        assert jobctl(machine, f"run 'touch {refused} 2>/dev/null || echo refused'") == "refused"
+    assert jobctl(machine, "run 'echo a >file && echo b >/tmp/file && cat file /tmp/file'").split() == ["a", "b"]
+
+
+BIND = """
+import socket
+for port in (50051, 8443, 9464, 0):
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            print("bound")
+        except PermissionError:
+            print("refused")
+"""
+
+
+def test_a_job_cannot_take_the_servers_ports(machine: Machine) -> None:
+    machine.run(f"cat >/opt/bind.py <<'END'\n{BIND}\nEND")
+    assert jobctl(machine, "run 'python3 /opt/bind.py'").split() == ["refused"] * 3 + ["bound"]
+
+
+def test_what_jobs_may_do(machine: Machine) -> None:
+    assert "refused" in jobctl(machine, "run 'cat /srv/data/given || echo refused'")
+    machine.run("install -d -o jobworker-executor /srv/results; mkdir /srv/data; echo given >/srv/data/given")
+    (more,) = blocks("systemd.md", "What jobs may do", "ini")
+    folder = "/etc/systemd/system/jobworker-executor.service.d"
+    machine.run(f"mkdir {folder}; cat >{folder}/override.conf <<'END'\n{more}\nEND")
+    machine.run("systemctl daemon-reload; systemctl restart jobworker-executor")
+    jobctl(machine, "run 'cat /srv/data/given >/srv/results/made'")
+    assert machine.run("cat /srv/results/made") == "given\n"
+    assert jobctl(machine, "run 'touch /srv/data/mine 2>/dev/null || echo refused'") == "refused"
 
 
 def test_a_server_that_is_killed_is_started_again_and_jobs_run_on(machine: Machine) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobworker.executor.bundle import NAME
-from jobworker.executor.main import _parser
+from jobworker.executor.options import options_of
+from jobworker.server.config.model import Settings
 
 pytestmark = pytest.mark.systemd
 FOLDER = Path(__file__).parents[2] / "docker" / "systemd"
@@ -64,10 +65,24 @@ def test_the_executor_takes_its_command_line_and_the_server_expects_it_there() -
     server = (FOLDER / "jobworker-server.service").read_text()
     found = re.search(r"^ExecStart=(.*)", executor, re.MULTILINE)
     assert found is not None
-    words = found.group(1).split()
+    assert found.group(1).endswith(" $OPTIONS")
+    assert "\nEnvironment=OPTIONS=\n" in executor
+    words = found.group(1).split()[:-1]
     assert Path(words[3]).name == NAME
-    options = _parser().parse_args(words[4:])
+    options = options_of(words[4:])
     assert f"JOBWORKER_EXECUTOR__SOCKET={options.connect}" in server
     assert str(Path(options.connect).parent) in options.hide
+    assert options.work == f"/var/lib/{state_folder(executor)}"
+    ports = [str(port) for port in options.closed_port]
+    assert re.findall(r"^SocketBindDeny=tcp:(\d+)$", executor, re.MULTILINE) == ports
+    settings = Settings()
+    assert options.closed_port == [settings.grpc.port, settings.rest.port, settings.metrics.port]
     for folder in re.findall(r"JOBWORKER_PATHS__\w+=(\S+)", server):
         assert any(folder.startswith(hidden) for hidden in options.hide), folder
+
+
+def state_folder(unit: str) -> str:
+    """What systemd makes below /var/lib."""
+    found = re.search(r"^StateDirectory=(\S+)$", unit, re.MULTILINE)
+    assert found is not None
+    return found.group(1)

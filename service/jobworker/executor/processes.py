@@ -4,7 +4,7 @@ that of every other's. It knows no messages: whom to end is told to the reaper.
 
 import os
 import resource
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Iterator, Optional
 
 from . import tree
 from .census import census
@@ -22,7 +22,8 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.02, 1.0
 
 def find_limit() -> Optional[int]:
     """How many processes and threads jobs may have in all; None: nothing tells. Looked up before the root changes."""
-    found = [int(data) for data in map(tree.read, _files()) if data.strip().isdigit()]
+    files = ["/proc/sys/kernel/threads-max", "/proc/sys/kernel/pid_max", *(f"{group}/pids.max" for group in _groups())]
+    found = [int(data) for data in map(tree.read, files) if data.strip().isdigit()]
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     if hard != resource.RLIM_INFINITY:
         found.append(hard)
@@ -54,10 +55,11 @@ class ProcessWatchdog:
         self._timers = timers
         self._clock = clock
         self._say = say
+        self._group = next((group for group in _groups() if tree.read(f"{group}/pids.current")), None)
 
     def begin(self) -> None:
         """Looks, now and from then on."""
-        tasks = _tasks_of_the_machine()
+        tasks = self._tasks()
         if tasks > self._limit * _FULL:
             self.relieve(at=int(self._limit * _FULL))
         left = max(0, self._limit - tasks)
@@ -78,31 +80,36 @@ class ProcessWatchdog:
         self._say(f"{job.id}: {detail}")
         self._kill(job, detail)
 
+    def _tasks(self) -> int:
+        """At least as many as the jobs have. Cheap: a census of a busy container takes milliseconds, and the machine
+        around it may have more tasks than the jobs may, all the time."""
+        # proc_loadavg(5): the fourth field is running/all of the machine.
+        fields = tree.read("/proc/loadavg").split()
+        found = [int(fields[3].partition(b"/")[2])] if len(fields) > 3 else []
+        if self._group is not None:
+            # Ours holds every job: none may leave it.
+            current = tree.read(f"{self._group}/pids.current").strip()
+            found += [int(current)] if current.isdigit() else []
+        return min(found, default=0)
+
 
 # Nobody with fewer is what a machine runs out of processes for.
 _FEWEST = 64
 
 
-def _tasks_of_the_machine() -> int:
-    # proc_loadavg(5): the fourth field is running/all. Cheap, and never too low.
-    fields = tree.read("/proc/loadavg").split()
-    return int(fields[3].partition(b"/")[2]) if len(fields) > 3 else 0
-
-
-def _files() -> List[str]:
-    files = ["/proc/sys/kernel/threads-max", "/proc/sys/kernel/pid_max"]
+def _groups() -> Iterator[str]:
+    """The control groups that count processes, the innermost first."""
     # cgroups(7): `0::/path` is version 2, `5:pids:/path` version 1. In a container the path may be the host's.
     for line in tree.read("/proc/self/cgroup").decode("utf-8", "replace").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            roots = ["/sys/fs/cgroup"]
+            root = "/sys/fs/cgroup"
         elif "pids" in controllers.split(","):
-            roots = ["/sys/fs/cgroup/pids"]
+            root = "/sys/fs/cgroup/pids"
         else:
             continue
         while True:
-            files += [f"{root}{path.rstrip('/')}/pids.max" for root in roots]
+            yield f"{root}{path.rstrip('/')}"
             if path in ("", "/"):
                 break
             path = os.path.dirname(path)
-    return files
