@@ -29,25 +29,30 @@ LAW: dict[str, set[str]] = {
     "server/ids": {"server/errors"},
     "server/listening": set(),
     "server/model": {"server/ids"},
+    "server/slices": {"server/threads"},
     "server/threads": set(),
     "server.config": {"server.store", "server.telemetry", "server/errors"},
     "server.telemetry": {"server/errors", "server/ids", "server/listening", "server/model", "server/threads"},
     "server.identity": {"jobpki", "server/errors", "server/threads"},
-    "server.store": {"server/errors", "server/ids", "server/model", "server/threads", "server.telemetry"},
-    "server.logs": {"server/errors", "server/ids", "server/model", "server/threads", "server.telemetry"},
+    "server.store": {
+        "server/errors", "server/ids", "server/model", "server/slices", "server/threads", "server.telemetry",
+    },
+    "server.logs": {
+        "server/errors", "server/ids", "server/model", "server/slices", "server/threads", "server.telemetry",
+    },
     "server.scheduling": {
-        "executor", "server.store", "server.telemetry", "server/errors", "server/ids", "server/model",
+        "executor", "server.store", "server.telemetry", "server/errors", "server/ids", "server/model", "server/slices",
     },
     "server.rpc": {
         "server.config", "server.scheduling", "server.logs", "server.store", "server.telemetry", "server/errors",
-        "server/ids", "server/listening", "server/model", "v1",
+        "server/ids", "server/listening", "server/model", "server/slices", "v1",
     },
     "server.rest": {"server.rpc", "server.telemetry", "server/errors", "server/listening", "v1"},
     "server/limits": {"server.config", "server.rest", "server.rpc", "server.scheduling", "server.telemetry"},
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",
         "server.store", "server.telemetry", "server/control", "server/errors", "server/ids", "server/limits",
-        "server/listeners", "server/model", "server/reach", "server/threads",
+        "server/listeners", "server/model", "server/reach", "server/slices", "server/threads",
     },
     "server/listeners": {
         "server.config", "server.identity", "server.rest", "server.rpc", "server.telemetry", "server/limits",

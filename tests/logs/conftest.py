@@ -13,6 +13,7 @@ from jobworker.server.logs.logfile import LogFiles
 from jobworker.server.logs.merge import Merge
 from jobworker.server.logs.watch import Watch
 from jobworker.server.model import BatchView, JobEnd, LogStream
+from jobworker.server.slices import Slices
 
 DEADLINE_SECONDS = 30.0
 
@@ -117,11 +118,13 @@ class Following:
 async def files() -> AsyncIterator[LogFiles]:
     """The process's open logs; a test must leave none open."""
     watch = Watch(loop=asyncio.get_running_loop())
-    files = LogFiles(watch=watch)
+    slices = Slices()
+    files = LogFiles(watch=watch, slices=slices)
     yield files
     assert len(files) == 0
     watch.close()
     files.close()
+    slices.close()
 
 
 @pytest.fixture

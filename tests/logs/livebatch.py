@@ -12,6 +12,7 @@ from jobworker.server.model import (
     BatchState,
     BatchWatcher,
     EndReason,
+    InThread,
     JobEnd,
     JobSpec,
     JobState,
@@ -71,6 +72,9 @@ class LiveBatch:
 
     def log_path(self, index: int, stream: LogStream) -> str:
         return str(self.folder / f"{index}.{stream.name.lower()}")
+
+    async def load(self, in_thread: InThread) -> None:
+        """All is in memory."""
 
     def subscribe(self, watcher: BatchWatcher) -> None:
         if not self.state.final:

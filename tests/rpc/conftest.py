@@ -25,6 +25,7 @@ from jobworker.server.rpc.server import Administration, RpcServer, StreamLimits,
 from jobworker.server.scheduling.accept import AcceptLimits, Acceptor
 from jobworker.server.scheduling.drain import Drain
 from jobworker.server.scheduling.scheduler import RunSettings, Scheduler
+from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.journal import ThreadSyncer
 from jobworker.server.store.layout import Layout
@@ -134,6 +135,7 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
         clock=time.time,
         on_problem=lambda problem: log.error("users", problem=problem),
     )
+    slices = Slices()
     layout = Layout(root / "data")
     layout.prepare()
     batches = Batches(layout=layout, report=lambda path, problem: log.error("damage", path=path, problem=problem))
@@ -144,6 +146,7 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
         clock_ns=time.time_ns,
         log=log,
         observer=Observer(),
+        slices=slices,
     )
     acceptor = Acceptor(
         layout=layout,
@@ -160,6 +163,7 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
         clock_ns=time.time_ns,
         accepted=scheduler.submit,
         observer=Observer(),
+        slices=slices,
     )
     server = build(
         identity=identity,
@@ -170,17 +174,20 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
         host="localhost",
         port=port,
         limits=StreamLimits(stall_seconds=STALL_SECONDS),
-        admin=_administration(layout, scheduler, batches, log),
+        admin=_administration(layout, scheduler, batches, log, slices),
         log=log,
         clock_ns=time.time_ns,
         traces=Traces(Sampler({})),
         observer=CallObserver(),
         clock_seconds=time.monotonic,
+        slices=slices,
     )
     return Served(root=root, pki=pki, server=server, batches=batches, layout=layout, log=log)
 
 
-def _administration(layout: Layout, scheduler: Scheduler, batches: Batches, log: Lines) -> Administration:
+def _administration(
+    layout: Layout, scheduler: Scheduler, batches: Batches, log: Lines, slices: Slices
+) -> Administration:
     drain = Drain(
         path=layout.stop_file, work=scheduler, unfinished=batches.active.values, clock_ns=time.time_ns, log=log
     )
@@ -195,6 +202,7 @@ def _administration(layout: Layout, scheduler: Scheduler, batches: Batches, log:
         work=scheduler,
         unfinished=batches.active.values,
         config=config,
+        slices=slices,
     )
     return Administration(drain=drain, config=config, report=report)
 

@@ -23,6 +23,7 @@ from jobworker.server.scheduling.accept import AcceptLimits, Acceptor
 from jobworker.server.scheduling.local import LocalWorker
 from jobworker.server.scheduling.order import RunSettings
 from jobworker.server.scheduling.scheduler import Scheduler
+from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.journal import ThreadSyncer
 from jobworker.server.store.layout import Layout
@@ -57,6 +58,10 @@ class Noted(Observer):
 
     def jobs_ended(self, header: BatchHeader, ends: Sequence[tuple[int, JobEnd]]) -> None:
         self.told += [("ended", header.correlation_id, index, end.state, end.reason) for index, end in ends]
+
+    def jobs_skipped(self, header: BatchHeader, ranges: Sequence[tuple[int, int]], end: JobEnd) -> None:
+        for begin, stop in ranges:
+            self.jobs_ended(header, [(index, end) for index in range(begin, stop)])
 
     def batch_finished(
         self, header: BatchHeader, job_count: int, state: BatchState, started_at: int | None, ended_at: int | None
@@ -95,16 +100,17 @@ class Server:
         self.noted = Noted()
         self.syncer = Gate()
         log = Lines()
+        slices = Slices()
         observer = Observers(self.noted, Observer())
         self.batches = Batches(layout=self.layout, report=log.error)
         self.scheduler = Scheduler(
             batches=self.batches, layout=self.layout, settings=SETTINGS, clock_ns=time.time_ns, log=log,
-            observer=observer,
+            observer=observer, slices=slices,
         )  # fmt: skip
         self.worker = LocalWorker(listener=self.scheduler, log=log)
         self.acceptor = Acceptor(
             layout=self.layout, batches=self.batches, syncer=self.syncer, limits=LIMITS, boot="boot",
-            clock_ns=time.time_ns, accepted=self.scheduler.submit, observer=observer,
+            clock_ns=time.time_ns, accepted=self.scheduler.submit, observer=observer, slices=slices,
         )  # fmt: skip
         self._pyz = root / "executor.pyz"
         bundle.build(str(self._pyz))
@@ -134,7 +140,7 @@ class Server:
     async def submit(self, *commands: str, **options: Any) -> str:
         intake = self.acceptor.begin(user="alice", correlation_id=None, single=False)
         for number, command in enumerate(commands):
-            intake.add(JobSpec(command=command), None if number else BatchOptions(**options))
+            await intake.add(JobSpec(command=command), None if number else BatchOptions(**options))
         return str((await intake.commit()).correlation_id)
 
     async def told(self, kind: str, count: int) -> list[tuple[Any, ...]]:
@@ -208,9 +214,9 @@ async def test_jobs_that_are_skipped_or_cancelled_are_told_once(server: Server) 
     batch = await server.submit(*["sleep 600"] * 6, parallelism=2)
     await server.told("started", 2)
     found = next(iter(server.batches.active.values()))
-    await server.scheduler.cancel(found, indexes=None, grace_seconds=0)
+    await server.scheduler.cancel(found, wanted=None, grace_seconds=0)
     await server.told("finished", 1)
-    await server.scheduler.cancel(found, indexes=None, grace_seconds=0)
+    await server.scheduler.cancel(found, wanted=None, grace_seconds=0)
     assert Counter(what[3] for what in server.noted.of("ended")) == {JobState.SKIPPED: 4, JobState.CANCELLED: 2}
     assert sorted(what[2] for what in server.noted.of("ended")) == list(range(6))
     assert server.noted.told[-1] == ("finished", batch, 6, BatchState.CANCELLED)

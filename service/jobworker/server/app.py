@@ -38,6 +38,7 @@ from jobworker.server.scheduling.accept import Acceptor
 from jobworker.server.scheduling.drain import Drain
 from jobworker.server.scheduling.local import LocalWorker
 from jobworker.server.scheduling.scheduler import Scheduler
+from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.ends import read_ends
 from jobworker.server.store.journal import ThreadSyncer, TimedSyncer
@@ -144,6 +145,8 @@ async def _start(  # noqa: PLR0915
     _begin_config(config, layout, log)
     metrics = Metrics(clock=time.time, monotonic=time.monotonic)
     parts.callback(metrics.close)
+    slices = Slices()
+    parts.callback(slices.close)
     threads = ThreadSyncer()
     parts.callback(threads.close)
     syncer = TimedSyncer(threads, told=metrics.synced, clock=time.monotonic)
@@ -171,7 +174,9 @@ async def _start(  # noqa: PLR0915
         clock_ns=time.time_ns,
         log=log,
         observer=observer,
+        slices=slices,
     )
+    parts.push_async_callback(scheduler.close)
     scheduler.recover(found)
     drain = Drain(
         path=layout.stop_file, work=scheduler, unfinished=batches.active.values, clock_ns=time.time_ns, log=log
@@ -193,6 +198,7 @@ async def _start(  # noqa: PLR0915
         clock_ns=time.time_ns,
         accepted=drain.submit,
         observer=observer,
+        slices=slices,
         admit=drain.admit,
     )
     parts.callback(acceptor.close)
@@ -203,6 +209,7 @@ async def _start(  # noqa: PLR0915
         clock_seconds=time.time,
         removed=store_size.removed,
         log=log,
+        slices=slices,
     )
     server = rpc.build(
         identity=identity,
@@ -226,6 +233,7 @@ async def _start(  # noqa: PLR0915
                 work=scheduler,
                 unfinished=batches.active.values,
                 config=config,
+                slices=slices,
             ),
         ),
         log=log,
@@ -233,6 +241,7 @@ async def _start(  # noqa: PLR0915
         observer=metrics.calls,
         traces=traces,
         clock_seconds=time.monotonic,
+        slices=slices,
         max_message_bytes=settings.grpc.max_message_bytes,
         share_port=shared_ports,
     )

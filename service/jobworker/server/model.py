@@ -6,6 +6,7 @@ The numbers of the enums are those of `v1/job.proto` (a test holds the two toget
 from __future__ import annotations
 
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -201,6 +202,10 @@ class JobEnd:
         return f"{self.state.name} ({'; '.join(why)})"
 
 
+# Does work off the event loop.
+InThread = Callable[[Callable[[], None]], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
     """A job as callers may see it now: `end` is set once the state is final and on disk."""
@@ -251,6 +256,11 @@ class BatchView(Protocol):
         started has no file there."""
         ...
 
+    async def load(self, in_thread: InThread) -> None:
+        """To be awaited once before `job_state` or `job` is asked: of a large batch on disk, what is needed to find a
+        job is read meanwhile."""
+        ...
+
     def subscribe(self, watcher: BatchWatcher) -> None:
         """Has the watcher called on the event loop after each change of a job; never on a final batch."""
         ...
@@ -263,6 +273,10 @@ class BatchWatcher(Protocol):
 
     def changed(self, index: int) -> None:
         """Job `index` has started or is final. After the batch's last change, `finished` is called instead of more."""
+        ...
+
+    def changed_many(self, begin: int, stop: int) -> None:
+        """As `changed`, of all jobs from `begin` to `stop` - 1, a million perhaps: they never ran, and are final."""
         ...
 
     def finished(self) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jobworker.server.logs.watch import Watch
     from jobworker.server.model import BatchView, LogStream
+    from jobworker.server.slices import Slices
 
 # Bytes of one read, and so of one message. Measured on a finished 1 GiB file over mutual TLS, server and client on two
 # shared cores, MiB/s of a follower: 64 KiB 270, 128 KiB 410, 256 KiB 500, 512 KiB 490 (a bare stream of the same
@@ -101,8 +102,9 @@ class LogFile:
 class LogFiles:
     """The logs that are open now, and what reading them takes. One for the process."""
 
-    def __init__(self, *, watch: Watch) -> None:
+    def __init__(self, *, watch: Watch, slices: Slices) -> None:
         self.watch = watch
+        self.slices = slices
         self.readers = StartedPool(_COLD_READERS, name="log-reader")
         # One for all followers: it is filled and emptied without an await in between.
         self.buffer = memoryview(bytearray(PIECE_BYTES))

@@ -9,11 +9,12 @@ follower's own pace is the back pressure. Does not know gRPC.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from jobworker.server.logs.ask import size_now
+from jobworker.server.logs.ask import log_key, size_now
 from jobworker.server.logs.follow import Follow
 from jobworker.server.logs.tail import start_of_last_lines
 from jobworker.server.model import JobState
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_STEPS_PER_TURN = 500  # passed without a piece to send; then the loop has its turn
+_STEPS_AT_ONCE = 16  # without a piece to send; each may read a job's lines and open a file
 _NEW, _LIVE, _PASSING, _DONE = range(4)
 
 
@@ -40,13 +41,14 @@ class Merge(Generic[T]):
         self._batch = batch
         self._ask = ask
         self._files = files
+        self._slices = files.slices
         self._form = form
         indexes = ask.indexes
         # range(n) is the whole batch: a job's place is its index.
-        self._places = None if isinstance(indexes, range) else {index: place for place, index in enumerate(indexes)}
+        self._is_whole = isinstance(indexes, range)
         self._stages = bytearray(len(indexes))
         self._left = len(indexes)
-        self._starts: dict[tuple[int, LogStream], int] = dict(ask.starts)
+        self._starts = dict(ask.starts)
         self._late = bytearray(len(indexes) if ask.tail_bytes or ask.tail_lines else 0)
         self._next_place = 0  # of the lazy pass
         self._passing: deque[Follow[T]] = deque()  # the logs of the one job that the pass is at
@@ -87,8 +89,8 @@ class Merge(Generic[T]):
             elif self._left and not self._has_work():
                 await self._wait()
             steps += 1
-            if not steps % _STEPS_PER_TURN:
-                await asyncio.sleep(0)
+            if not steps % _STEPS_AT_ONCE and self._slices.over:
+                await self._slices.pause()
         return None
 
     def close(self) -> None:
@@ -104,7 +106,7 @@ class Merge(Generic[T]):
 
     def changed(self, index: int) -> None:
         """A job started or ended."""
-        place = index if self._places is None else self._places.get(index)
+        place = self._place(index)
         # Places that the lazy pass has still to come to are looked at there.
         if place is None or place >= self._next_place or self._stages[place] == _DONE or self._changed_marks[place]:
             return
@@ -112,10 +114,24 @@ class Merge(Generic[T]):
         self._changed.append(place)
         self._wake()
 
+    def changed_many(self, begin: int, stop: int) -> None:  # noqa: ARG002
+        """Jobs were skipped: the lazy pass comes to them again."""
+        place = begin if self._is_whole else bisect_left(self._ask.indexes, begin)
+        if place < self._next_place:
+            self._next_place = place
+            self._wake()
+
     def finished(self) -> None:
         """Every job is final: whatever is not done is looked at once more."""
         self._next_place = 0
         self._wake()
+
+    def _place(self, index: int) -> int | None:
+        """Where a job stands among those that were asked for; None: it is not one of them."""
+        if self._is_whole:
+            return index
+        place = bisect_left(self._ask.indexes, index)
+        return place if place < len(self._ask.indexes) and self._ask.indexes[place] == index else None
 
     # One turn.
 
@@ -160,7 +176,8 @@ class Merge(Generic[T]):
     def _finish(self, follow: Follow[T]) -> None:
         self._let_go(follow)
         index = follow.index
-        place = index if self._places is None else self._places[index]
+        place = self._place(index)
+        assert place is not None  # noqa: S101  (it was asked for)
         if self._passing and self._passing[0] is follow:
             self._passing.popleft()
             over = not self._passing or self._passing[0].index != index
@@ -241,21 +258,19 @@ class Merge(Generic[T]):
 
     async def _note_tails(self) -> None:
         """Notes what the logs of running jobs have at this moment, and which jobs have no log yet."""
-        for place in range(len(self._late)):
+        async for place in self._slices.each(range(len(self._late))):
             index = self._ask.indexes[place]
             state = self._batch.job_state(index)
             if state is JobState.QUEUED:
                 self._late[place] = 1
             elif state is JobState.RUNNING:
                 for stream in self._batch.job(index).spec.output.streams:
-                    if (index, stream) not in self._starts:
+                    if (key := log_key(index, stream)) not in self._starts:
                         size = size_now(self._batch, index, stream)
-                        self._starts[index, stream] = await self._tail(index, stream, size)
-            if not (place + 1) % _STEPS_PER_TURN:
-                await asyncio.sleep(0)
+                        self._starts[key] = await self._tail(index, stream, size)
 
     async def _start(self, place: int, follow: Follow[T], job: JobView) -> int:
-        start = self._starts.get((follow.index, follow.stream))
+        start = self._starts.get(log_key(follow.index, follow.stream))
         if start is not None:
             return start
         if not self._late or self._late[place]:

@@ -51,7 +51,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     def __init__(
         self,
         *,
-        status: Callable[[], admin_pb2.ServiceStatus],
+        status: Callable[[], Awaitable[admin_pb2.ServiceStatus]],
         drain: Drain,
         config: Config,
         show: Callable[[], Awaitable[None]],
@@ -64,13 +64,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Any) -> admin_pb2.ServiceStatus:  # noqa: ARG002, N802
         """How the service is."""
-        return self._status()
+        return await self._status()
 
     async def StartService(self, request: admin_pb2.StartServiceRequest, context: Any) -> admin_pb2.ServiceStatus:  # noqa: ARG002, N802
         """Takes work again."""
         self._drain.start()
         await self._show()
-        return self._status()
+        return await self._status()
 
     async def StopService(self, request: admin_pb2.StopServiceRequest, context: Any) -> admin_pb2.ServiceStatus:  # noqa: ARG002, N802
         """Takes no new batches and starts no jobs; answers at once, what runs runs on."""
@@ -83,7 +83,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             deadline_seconds=0.0 if request.kill else deadline_seconds, cancel_queued=request.cancel_queued
         )
         await self._show()
-        return self._status()
+        return await self._status()
 
     async def GetConfig(self, request: admin_pb2.GetConfigRequest, context: Any) -> admin_pb2.Config:  # noqa: ARG002, N802
         """The configuration in force."""

@@ -4,6 +4,7 @@ the service is validated by those who act on it; here only what cannot be said i
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,10 +19,11 @@ from jobworker.server.model import (
     OutputMode,
     Usage,
 )
+from jobworker.server.scheduling.validate import MAX_LABELS, MAX_STRINGS
 from jobworker.v1 import job_pb2, schedule_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from enum import IntEnum
 
     from google.protobuf.duration_pb2 import Duration
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 # google.protobuf.Duration, duration.proto: about 10,000 years.
 _MAX_DURATION_SECONDS = 315_576_000_000
+
+_MAX_STATES = 100
 
 E = TypeVar("E", bound="IntEnum")
 
@@ -47,13 +51,15 @@ def seconds(duration: Duration, field: str) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def states(numbers: Iterable[int], kind: type[E], field: str = "state") -> frozenset[E]:
+def states(numbers: Sequence[int], kind: type[E], field: str = "state") -> frozenset[E]:
     """The states of a filter.
 
     Raises:
-        InvalidRequestError: one is none.
+        InvalidRequestError: one is none, or there are far more than there can be.
     """
     found = set()
+    if len(numbers) > _MAX_STATES:
+        raise invalid(field, f"has more than {_MAX_STATES} entries")
     for position, number in enumerate(numbers):
         try:
             found.add(kind(number))
@@ -75,15 +81,22 @@ def stream(number: int, field: str) -> LogStream | None:
 
 
 def job_spec(request: schedule_pb2.JobRequest, path: str) -> JobSpec:
-    """A job as asked for; `path` is what its field paths begin with, such as `jobs[17].`."""
+    """A job as asked for; `path` is what its field paths begin with, such as `jobs[17].`.
+
+    Raises:
+        InvalidRequestError: something of it cannot be said in the model.
+    """
+    argv, env = request.argv, request.env
+    if len(argv) + len(env) > MAX_STRINGS:  # before they are copied: a message has room for two million empty ones
+        raise invalid(f"{path}{'argv' if argv else 'env'}", f"has more than {MAX_STRINGS} entries, with env")
     try:
         output = OutputMode(request.output or OutputMode.MERGED)
     except ValueError:
         raise invalid(f"{path}output", f"{request.output} is not an output mode") from None
     return JobSpec(
         command=request.command,
-        argv=tuple(request.argv),
-        env=dict(request.env),
+        argv=tuple(argv),
+        env=dict(env),
         cwd=request.cwd,
         stdin=request.stdin,
         timeout_seconds=seconds(request.timeout, f"{path}timeout") if request.HasField("timeout") else None,
@@ -99,7 +112,7 @@ def batch_options(options: job_pb2.BatchOptions) -> BatchOptions:
         name=options.name,
         parallelism=options.parallelism or None,
         fail_fast=options.fail_fast,
-        labels=dict(options.labels),
+        labels=dict(islice(options.labels.items(), MAX_LABELS + 1)),  # one too many is refused, like any more
     )
 
 

@@ -28,6 +28,8 @@ from jobworker.server.errors import (
 from jobworker.server.ids import CorrelationId
 from jobworker.server.rpc import status
 from jobworker.server.rpc.call import CURRENT, Call, Calls, Principal
+from jobworker.server.rpc.parse import parse
+from jobworker.server.slices import Slices
 from jobworker.server.telemetry.calls import ACCEPTED, THROTTLED, CallObserver
 from jobworker.server.telemetry.failure import describe, trace
 from jobworker.server.telemetry.log import Log
@@ -66,6 +68,7 @@ class Layers:
     log: Log
     clock_seconds: Callable[[], float]
     traces: Traces
+    slices: Slices
     transport: str = "grpc"
     end: Callable[[Any, status_pb2.Status], Awaitable[Any]] = status.end
     observer: CallObserver = field(default_factory=CallObserver)
@@ -90,7 +93,7 @@ class Layers:
 
     def wrap(self, method: str, handler: Any) -> Any:
         """A gRPC handler with every layer around it."""
-        inner = self.around(method, handler, _innermost(method, handler))
+        inner = self.around(method, handler, _innermost(method, handler, self.slices))
         came_from = self.observer.peer
 
         async def entry(request: Any, context: Any) -> Any:
@@ -305,13 +308,19 @@ def _authorization(context: Any) -> str | None:
     return values[0] if values else None
 
 
-def _innermost(method: str, handler: Any) -> Behaviour:
+def _innermost(method: str, handler: Any, slices: Slices) -> Behaviour:
     """The handler itself, decoding what it is sent; all four kinds as one."""
-    decode = _bounded(handler.request_deserializer, REQUEST_BYTES_MAX.get(method))
+    decode, most_bytes = handler.request_deserializer, REQUEST_BYTES_MAX.get(method)
     inner = servicer_method(handler)
 
     async def behaviour(_call: Call, request: Any, context: Any) -> Any:
-        message = _decoded(request, decode) if handler.request_streaming else _decode(request, decode)
+        if handler.request_streaming:
+            message = _decoded(request, decode, slices)
+        else:
+            # Refused by size is what it would take time to decode.
+            if most_bytes is not None and len(request) > most_bytes:
+                raise invalid("request", f"has more than {most_bytes} bytes")
+            message = await _decode(request, decode, slices)
         result = inner(message, context)
         if hasattr(result, "__aiter__"):  # reflection's are generators
             async for response in result:
@@ -322,29 +331,18 @@ def _innermost(method: str, handler: Any) -> Behaviour:
     return behaviour
 
 
-def _bounded(decode: Callable[[bytes], Any], most_bytes: int | None) -> Callable[[bytes], Any]:
-    """Refuses by size what it would take time to decode."""
-    if most_bytes is None:
-        return decode
-
-    def bounded(raw: bytes) -> Any:
-        if len(raw) > most_bytes:
-            raise invalid("request", f"has more than {most_bytes} bytes")
-        return decode(raw)
-
-    return bounded
-
-
-def _decode(raw: bytes, decode: Callable[[bytes], Any]) -> Any:
+async def _decode(raw: bytes, decode: Callable[[bytes], Any], slices: Slices) -> Any:
+    message = decode(b"")
     try:
-        return decode(raw)
+        await parse(message, raw, slices)
     except DecodeError as error:
         raise invalid("request", "is not a message of this method") from error
+    return message
 
 
-async def _decoded(raws: AsyncIterator[bytes], decode: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+async def _decoded(raws: AsyncIterator[bytes], decode: Callable[[bytes], Any], slices: Slices) -> AsyncIterator[Any]:
     async for raw in raws:
-        yield _decode(raw, decode)
+        yield await _decode(raw, decode, slices)
 
 
 def _serializer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -19,11 +19,14 @@ from jobworker.server.rpc.stall import Stall
 from jobworker.v1 import job_pb2, query_pb2, query_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from jobworker.server.logs.logfile import LogFiles
     from jobworker.server.model import BatchView
+    from jobworker.server.slices import Slices
 
+# A batch with all its labels takes 20 KB, and clients take messages of 4 MiB.
+_MAX_PAGE_BYTES = 1 << 20
 _DEFAULT_PAGE, _MAX_PAGE = 50, 1000
 
 
@@ -33,8 +36,8 @@ class Find(Protocol):
     def find(self, correlation_id: CorrelationId, *, user: str | None) -> BatchView: ...
 
     def list(
-        self, *, user: str | None, states: frozenset[BatchState], page_size: int, page_token: str
-    ) -> tuple[list[BatchView], str]: ...
+        self, *, user: str | None, states: frozenset[BatchState], page_size: int, page_token: str, slices: Slices
+    ) -> Awaitable[tuple[list[BatchView], str]]: ...
 
 
 class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
@@ -44,13 +47,14 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
         """A stream whose client takes nothing for `stall_seconds` is cut."""
         self._batches = batches
         self._files = files
+        self._slices = files.slices
         self.stall_seconds = stall_seconds  # of streams that begin from now on
         self._chunks = Chunks(clock_ns=clock_ns)
 
     async def StreamLogs(self, request: query_pb2.StreamLogsRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         """Sends the exact bytes of logs."""
-        batch = self._find(request.correlation_id)
-        wanted = await _log_ask(batch, request)
+        batch = await self._load(request.correlation_id)
+        wanted = await _log_ask(batch, request, self._slices)
         stall = Stall(call=CURRENT.get(), stall_seconds=self.stall_seconds)
         # The next piece is read once the last one is on its way: the client's own pace, and one piece in memory.
         with stall:
@@ -62,10 +66,10 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
 
     async def SearchJob(self, request: query_pb2.SearchJobRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         """Tells jobs in index order, each with its log as text."""
-        batch = self._find(request.correlation_id)
+        batch = await self._load(request.correlation_id)
         search = Search(
             batch=batch,
-            indexes=ask.selected(batch, request.job_index),
+            indexes=await ask.selected(batch, request.job_index, self._slices),
             states=convert.states(request.state, JobState),
             follow=not request.snapshot,
             with_log=not request.omit_log,
@@ -105,26 +109,42 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
             user = request.user or None
         elif request.user not in ("", user):
             raise PermissionDeniedError(f"{caller().user} sees no batches of others")
-        page, next_token = self._batches.list(
+        page, next_token = await self._batches.list(
             user=user,
             states=convert.states(request.state, BatchState),
             page_size=min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE),
             page_token=request.page_token,
+            slices=self._slices,
         )
-        return query_pb2.ListBatchesResponse(batches=[convert.batch(b) for b in page], next_page_token=next_token)
+        response = query_pb2.ListBatchesResponse(next_page_token=next_token)
+        left = _MAX_PAGE_BYTES
+        async for batch in self._slices.each(page):
+            message = convert.batch(batch)
+            left -= message.ByteSize()
+            if left < 0 and response.batches:
+                response.next_page_token = response.batches[-1].correlation_id
+                break
+            response.batches.append(message)
+        return response
+
+    async def _load(self, correlation_id: str) -> BatchView:
+        batch = self._find(correlation_id)
+        await batch.load(self._slices.in_thread)
+        return batch
 
     def _find(self, correlation_id: str) -> BatchView:
         return self._batches.find(about(correlation_id), user=scope())
 
 
-async def _log_ask(batch: BatchView, request: query_pb2.StreamLogsRequest) -> ask.Ask:
-    indexes = ask.selected(batch, request.job_index)
+async def _log_ask(batch: BatchView, request: query_pb2.StreamLogsRequest, slices: Slices) -> ask.Ask:
+    indexes = await ask.selected(batch, request.job_index, slices)
     starts = await ask.starts(
         batch,
         (
             ask.Cursor(c.job_index, convert.stream(c.stream, f"cursors[{i}].stream"), c.offset)
             for i, c in enumerate(request.cursors)
         ),
+        slices,
     )
     if request.offset:
         if len(request.job_index) != 1:
@@ -132,7 +152,7 @@ async def _log_ask(batch: BatchView, request: query_pb2.StreamLogsRequest) -> as
         if starts:
             raise invalid("offset", "cannot be given together with cursors")
         try:
-            starts = await ask.starts(batch, [ask.Cursor(indexes[0], None, request.offset)])
+            starts = await ask.starts(batch, [ask.Cursor(indexes[0], None, request.offset)], slices)
         except InvalidRequestError as error:
             raise invalid("offset", error.violations[0].description) from None
     return ask.Ask(

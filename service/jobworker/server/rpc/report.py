@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from jobworker.server.model import JobState
 from jobworker.server.rpc import convert
 from jobworker.v1 import admin_pb2
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobworker.server.model import BatchHeader
-
-_QUEUED = bytes([JobState.QUEUED])
+    from jobworker.server.slices import Slices
 
 
 class Drain(Protocol):
@@ -62,13 +60,13 @@ class Work(Protocol):
 
 
 class Unfinished(Protocol):
-    """A batch that is not final; `settled` has a byte a job."""
+    """A batch that is not final; of its jobs, `queued_count` are not in `running`."""
 
     @property
     def header(self) -> BatchHeader: ...
 
     @property
-    def settled(self) -> bytearray: ...
+    def queued_count(self) -> int: ...
 
     @property
     def running(self) -> Mapping[int, str]: ...
@@ -103,8 +101,9 @@ class Report:
     work: Work
     unfinished: Callable[[], Iterable[Unfinished]]
     config: Config
+    slices: Slices
 
-    def __call__(self, *, followers: int) -> admin_pb2.ServiceStatus:
+    async def __call__(self, *, followers: int) -> admin_pb2.ServiceStatus:
         status = admin_pb2.ServiceStatus(
             version=self.version,
             started_at=convert.timestamp(self.started_ns),
@@ -116,7 +115,7 @@ class Report:
         if self.drain.deadline_ns is not None:
             status.drain_deadline.FromNanoseconds(self.drain.deadline_ns)
         self._executor(status.executor)
-        self._load(status)
+        await self._load(status)
         self._disk(status.disk)
         for name, expires_at in self.certificates:
             status.certificates.add(name=name).expires_at.FromDatetime(expires_at)
@@ -134,16 +133,15 @@ class Report:
         if picture.since is not None:
             message.up_since.FromNanoseconds(picture.since)
 
-    def _load(self, status: admin_pb2.ServiceStatus) -> None:
+    async def _load(self, status: admin_pb2.ServiceStatus) -> None:
         users: dict[str, admin_pb2.UserLoad] = {}
-        for batch in self.unfinished():
+        async for batch in self.slices.each(tuple(self.unfinished())):
             user = batch.header.user
             load = users.setdefault(user, admin_pb2.UserLoad(user=user))
             load.unfinished_batches += 1
             load.running_jobs += len(batch.running)
             # A job that was ordered, and has not told its start yet, runs as far as anybody is concerned.
-            ordered = sum(batch.settled[index] == JobState.QUEUED for index in batch.running)
-            load.queued_jobs += batch.settled.count(_QUEUED) - ordered
+            load.queued_jobs += batch.queued_count
         status.users.extend(users[name] for name in sorted(users))
         status.unfinished_batches = sum(load.unfinished_batches for load in users.values())
         status.queued_jobs = sum(load.queued_jobs for load in users.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobworker.server.errors import invalid
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
 
     from jobworker.server.model import BatchOptions, BatchView, JobSpec
     from jobworker.server.rpc.query import Find
-
-
-_JOBS_A_TURN = 100
+    from jobworker.server.slices import Slices
 
 
 class Accepted(Protocol):
@@ -42,7 +39,7 @@ class Accepted(Protocol):
 class Intake(Protocol):
     """A batch on its way in."""
 
-    def add(self, spec: JobSpec, options: BatchOptions | None) -> None: ...
+    def add(self, spec: JobSpec, options: BatchOptions | None) -> Awaitable[None]: ...
 
     def commit(self) -> Awaitable[Accepted]: ...
 
@@ -58,18 +55,17 @@ class Accept(Protocol):
 class Cancel(Protocol):
     """Who ends batches early."""
 
-    def cancel(
-        self, batch: BatchView, *, indexes: frozenset[int] | None, grace_seconds: float | None
-    ) -> Awaitable[None]: ...
+    def cancel(self, batch: BatchView, *, wanted: bytearray | None, grace_seconds: float | None) -> Awaitable[None]: ...
 
 
 class ScheduleServicer(schedule_pb2_grpc.JobScheduleServiceServicer):
     """See schedule.proto."""
 
-    def __init__(self, *, acceptor: Accept, batches: Find, scheduler: Cancel) -> None:
+    def __init__(self, *, acceptor: Accept, batches: Find, scheduler: Cancel, slices: Slices) -> None:
         self._acceptor = acceptor
         self._batches = batches
         self._scheduler = scheduler
+        self._slices = slices
 
     async def ExecuteJob(self, request: schedule_pb2.JobRequest, context: Any) -> schedule_pb2.JobResponse:  # noqa: N802
         """Takes a batch of one job."""
@@ -77,7 +73,7 @@ class ScheduleServicer(schedule_pb2_grpc.JobScheduleServiceServicer):
         try:
             if request.jobs:
                 raise invalid("jobs", "is for ExecuteJobs")
-            _add(intake, request, "")
+            await _add(intake, request, "")
             if CURRENT.get().correlation_id is not None:
                 await echo_correlation(CURRENT.get(), context)
             return _response(await intake.commit())
@@ -94,7 +90,7 @@ class ScheduleServicer(schedule_pb2_grpc.JobScheduleServiceServicer):
             async for request in request_iterator:
                 if count and request.HasField("batch"):
                     raise invalid(f"jobs[{count}].batch", "is allowed on the first message alone")
-                count += await _add_all(intake, request, count)
+                count += await _add_all(intake, request, count, self._slices)
             if not count:
                 raise invalid("jobs", "is empty: a batch has at least one job")
             # The stream has ended: because the client was done, or because it is gone? Half a batch must not run.
@@ -107,34 +103,32 @@ class ScheduleServicer(schedule_pb2_grpc.JobScheduleServiceServicer):
         """Ends jobs, and answers once they are final."""
         batch = self._batches.find(about(request.correlation_id), user=scope())
         grace_seconds = convert.seconds(request.grace, "grace") if request.HasField("grace") else None
-        indexes = frozenset(ask.selected(batch, request.job_index)) if request.job_index else None
-        await self._scheduler.cancel(batch, indexes=indexes, grace_seconds=grace_seconds)
+        wanted = await ask.marked(batch, request.job_index, self._slices) if request.job_index else None
+        await self._scheduler.cancel(batch, wanted=wanted, grace_seconds=grace_seconds)
         return convert.batch(batch)
 
     def _begin(self, *, single: bool) -> Intake:
         return self._acceptor.begin(user=caller().user, correlation_id=CURRENT.get().correlation_id, single=single)
 
 
-def _add(intake: Intake, request: schedule_pb2.JobRequest, path: str) -> None:
+async def _add(intake: Intake, request: schedule_pb2.JobRequest, path: str) -> None:
     options = convert.batch_options(request.batch) if request.HasField("batch") else None
-    intake.add(convert.job_spec(request, path), options)
+    await intake.add(convert.job_spec(request, path), options)
 
 
-async def _add_all(intake: Intake, request: schedule_pb2.JobRequest, count: int) -> int:
+async def _add_all(intake: Intake, request: schedule_pb2.JobRequest, count: int, slices: Slices) -> int:
     """Adds the jobs of a message, `count` of the batch being there already; returns how many it held."""
     if not request.jobs:
-        _add(intake, request, f"jobs[{count}].")
+        await _add(intake, request, f"jobs[{count}].")
         return 1
     if any(field.name not in ("jobs", "batch") for field, _ in request.ListFields()):
         raise invalid(f"jobs[{count}]", "has both `jobs` and a job of its own")
     options = convert.batch_options(request.batch) if request.HasField("batch") else None
-    for i, job in enumerate(request.jobs, count):
+    async for i, job in slices.each(enumerate(request.jobs, count)):  # a message may hold thousands
         if job.jobs or job.HasField("batch"):
             raise invalid(f"jobs[{i}].{'jobs' if job.jobs else 'batch'}", "is not allowed inside of `jobs`")
-        intake.add(convert.job_spec(job, f"jobs[{i}]."), options)
+        await intake.add(convert.job_spec(job, f"jobs[{i}]."), options)
         options = None
-        if i % _JOBS_A_TURN == 0:
-            await asyncio.sleep(0)  # a message may hold thousands: other calls come between
     return len(request.jobs)
 
 

@@ -56,7 +56,7 @@ class Search:
 
     async def responses(self) -> AsyncGenerator[query_pb2.SearchJobResponse]:
         """The jobs' messages, each as soon as there is something to tell."""
-        for index in self._indexes:
+        async for index in self._files.slices.each(self._indexes):
             if self._states and self._batch.job_state(index) not in self._states:
                 continue
             if self._follow:

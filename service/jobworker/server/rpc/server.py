@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jobworker.server.rpc.query import Find
     from jobworker.server.rpc.report import Report
     from jobworker.server.rpc.schedule import Accept, Cancel
+    from jobworker.server.slices import Slices
     from jobworker.server.telemetry.calls import CallObserver
     from jobworker.server.telemetry.log import Log
     from jobworker.server.telemetry.traces import Traces
@@ -209,6 +210,7 @@ def build(
     observer: CallObserver,
     traces: Traces,
     clock_seconds: Callable[[], float],
+    slices: Slices,
     max_message_bytes: int = MAX_REQUEST_BYTES,
     share_port: bool = False,
 ) -> RpcServer:
@@ -217,18 +219,24 @@ def build(
     `clock_ns` gives Unix nanoseconds, `clock_seconds` is monotonic."""
     loop = asyncio.get_running_loop()
     watch = Watch(loop=loop)
-    files = LogFiles(watch=watch)
+    files = LogFiles(watch=watch, slices=slices)
     calls = Calls()
     health = Health()
     layers = Layers(
-        identity=identity, calls=calls, log=log, clock_seconds=clock_seconds, observer=observer, traces=traces
+        identity=identity,
+        calls=calls,
+        log=log,
+        clock_seconds=clock_seconds,
+        observer=observer,
+        traces=traces,
+        slices=slices,
     )
     wrapped: dict[str, Any] = {}
     methods: dict[str, Any] = {}
     handlers: Any = _Handlers(layers, wrapped, methods)
     auth_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(identity=identity), handlers)
     schedule_pb2_grpc.add_JobScheduleServiceServicer_to_server(
-        ScheduleServicer(acceptor=acceptor, batches=batches, scheduler=scheduler), handlers
+        ScheduleServicer(acceptor=acceptor, batches=batches, scheduler=scheduler, slices=slices), handlers
     )
     query = QueryServicer(batches=batches, files=files, stall_seconds=limits.stall_seconds, clock_ns=clock_ns)
     query_pb2_grpc.add_JobQueryServiceServicer_to_server(query, handlers)

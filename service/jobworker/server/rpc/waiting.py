@@ -42,6 +42,10 @@ class _Waiter:
         if index == self._index:
             self._event.set()
 
+    def changed_many(self, begin: int, stop: int) -> None:
+        if self._index is not None and begin <= self._index < stop:
+            self._event.set()
+
     def finished(self) -> None:
         self._event.set()
 

@@ -8,11 +8,13 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from jobworker.server.errors import AlreadyExistsError, ExhaustedError, UnavailableError, invalid
 from jobworker.server.ids import CorrelationId
-from jobworker.server.model import BatchHeader, BatchOptions, JobSpec, JobState
+from jobworker.server.model import BatchHeader, BatchOptions, JobSpec
 from jobworker.server.scheduling.validate import check_job, check_options
+from jobworker.server.slices import Slices
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.batchfile import BatchReader, BatchWriter, Digest, encode_spec
@@ -23,6 +25,9 @@ from jobworker.server.telemetry.observe import Observer
 DAY_MS = 86_400_000
 _BUSY_RETRY_SECONDS = 1.0
 _FULL_RETRY_SECONDS = 30.0
+# Of one job: what is more is looked at and written in a thread.
+_STRINGS = 1000
+_BYTES = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Acceptor:
         clock_ns: Callable[[], int],
         accepted: Callable[[ActiveBatch], None],
         observer: Observer,
+        slices: Slices,
         admit: Callable[[], object] = lambda: None,
     ) -> None:
         """`accepted` is handed each new batch, once it is durable; `admit` raises when no new one is taken now."""
@@ -71,6 +77,7 @@ class Acceptor:
         self.clock_ns = clock_ns
         self.accepted = accepted
         self.observer = observer
+        self.slices = slices
         self.admit = admit
         self.under_way: set[CorrelationId] = set()
         self.active_folder = SharedSync(syncer=syncer, work=lambda: sync_folder(layout.active_root))
@@ -143,7 +150,7 @@ class Acceptor:
         mine = [b for b in self.batches.active.values() if b.header.user == user]
         if len(mine) >= self.limits.user_unfinished_batches:
             raise self.exhausted(user, f"{self.limits.user_unfinished_batches} unfinished batches")
-        unfinished = sum(b.counts().get(JobState.QUEUED, 0) + len(b.running) for b in mine)
+        unfinished = sum(b.open_count for b in mine)
         if unfinished >= self.limits.user_unfinished_jobs:
             raise self.exhausted(user, f"{self.limits.user_unfinished_jobs} unfinished jobs")
         return self.limits.user_unfinished_jobs - unfinished
@@ -166,7 +173,7 @@ class Intake:
         self._count = 0
         self._digest = Digest()
 
-    def add(self, spec: JobSpec, options: BatchOptions | None) -> None:
+    async def add(self, spec: JobSpec, options: BatchOptions | None) -> None:
         """Validates a job and writes it. `options` come with the first alone.
 
         Raises:
@@ -177,14 +184,21 @@ class Intake:
         prefix = "" if self._single else f"jobs[{self._count}]."
         if options is not None and self._count:
             raise invalid(f"{prefix}batch", "is allowed on the first message alone")
-        check_job(spec, prefix=prefix)
+        large = _is_large(spec)
+        if large:
+            line = await self._acceptor.slices.in_thread(partial(_checked, spec, prefix))
+        else:
+            line = _checked(spec, prefix)
         with _disk_full_is_told():
             if self._count == 0:
                 options = options or BatchOptions()
                 check_options(options, prefix=prefix)
                 self._digest.add_options(options)
                 self._begin(options)
-            self._add(encode_spec(spec))
+            if large:
+                await self._acceptor.slices.in_thread(partial(self._add, line))
+            else:
+                self._add(line)
         self._count += 1
 
     def _begin(self, options: BatchOptions) -> None:
@@ -205,6 +219,21 @@ class Intake:
 
     def abort(self) -> None:
         """Leaves nothing behind; after a commit, or again, it does nothing."""
+
+
+def _is_large(spec: JobSpec) -> bool:
+    """To check and encode it takes more than a millisecond or two."""
+    size = len(spec.command) + len(spec.stdin)
+    if spec.argv or spec.env:
+        if len(spec.argv) + len(spec.env) > _STRINGS:
+            return True
+        size += sum(map(len, spec.argv)) + sum(map(len, spec.env.values()))
+    return size > _BYTES
+
+
+def _checked(spec: JobSpec, prefix: str) -> bytes:
+    check_job(spec, prefix=prefix)
+    return encode_spec(spec)
 
 
 @contextlib.contextmanager

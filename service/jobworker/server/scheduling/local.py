@@ -15,6 +15,7 @@ from typing import Any
 from jobworker.executor import protocol
 from jobworker.server.model import EndReason, JobEnd, JobState, Usage
 from jobworker.server.scheduling.worker import Attached, Listener, Order
+from jobworker.server.slices import one_slice
 from jobworker.server.telemetry.log import Log
 
 # Messages taken in one turn of the loop; callers' own work comes between.
@@ -177,9 +178,10 @@ class LocalWorker:
     # -- receiving
 
     def _readable(self) -> None:
+        is_over = one_slice()
         for _ in range(_MESSAGES_AT_ONCE):
-            if self._connection is None:
-                return
+            if self._connection is None or is_over():
+                return  # what there is still has us called again
             try:
                 received = self._connection.receive()
             except protocol.ProtocolError as e:

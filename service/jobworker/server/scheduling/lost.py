@@ -1,12 +1,43 @@
-"""The end of a job that nobody saw end."""
+"""The end of a job that nobody saw end; and those of all that ran on an executor that is gone, in slices."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 
 from jobworker.server.errors import DamagedError
 from jobworker.server.model import EndReason, JobEnd, JobState
+from jobworker.server.slices import Slices
 from jobworker.server.store.active import ActiveBatch
+from jobworker.server.telemetry.log import Log
+
+_JOBS_AT_ONCE = 20  # each reads a line, and asks how long a file is
+
+
+async def lose(
+    job_ids: list[str],
+    *,
+    orders: Mapping[str, tuple[ActiveBatch, int]],
+    record: Callable[[ActiveBatch, list[tuple[int, JobEnd]]], object],
+    slices: Slices,
+    clock_ns: Callable[[], int],
+    log: Log,
+) -> None:
+    """Records jobs as lost with their executor, as far as they are still among the orders."""
+    counts: Counter[ActiveBatch] = Counter()
+    async for begin in slices.each(range(0, len(job_ids), _JOBS_AT_ONCE)):
+        lost: defaultdict[ActiveBatch, list[tuple[int, JobEnd]]] = defaultdict(list)
+        for job_id in job_ids[begin : begin + _JOBS_AT_ONCE]:
+            if (order := orders.get(job_id)) is not None:
+                batch, index = order
+                end = lost_end(batch, index, reason=EndReason.EXECUTOR_LOST, at=clock_ns())
+                lost[batch].append((index, end))
+        for batch, ends in lost.items():
+            record(batch, ends)
+            counts[batch] += len(ends)
+    async for batch, jobs in slices.each(counts.items()):
+        log.warning("jobs lost with their executor", correlation_id=batch.header.correlation_id, jobs=jobs)
 
 
 def lost_end(batch: ActiveBatch, index: int, *, reason: EndReason, at: int) -> JobEnd:

@@ -15,12 +15,14 @@ from functools import partial
 
 from jobworker.server.errors import UnavailableError
 from jobworker.server.model import BatchView, EndReason, JobEnd, JobState
-from jobworker.server.scheduling.lost import lost_end
+from jobworker.server.scheduling.cancel import Canceller, Wanted
+from jobworker.server.scheduling.lost import lose, lost_end
 from jobworker.server.scheduling.order import CannotOrderError, RunSettings, close_files, make_order
 from jobworker.server.scheduling.orders import Orders
 from jobworker.server.scheduling.queue import Turns
-from jobworker.server.scheduling.until_final import UntilFinal
+from jobworker.server.scheduling.tasks import Tasks
 from jobworker.server.scheduling.worker import Attached, Order, Worker
+from jobworker.server.slices import Slices, one_slice
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.journal import PoisonedError
@@ -32,7 +34,7 @@ from jobworker.server.telemetry.observe import Observer
 # One message carries at most 250 descriptors, and a job brings up to three.
 _ORDERS_AT_ONCE = 64
 _RETRY_SECONDS = 1.0
-_FAILED = (JobState.FAILED, JobState.TIMED_OUT, JobState.LOST)
+_FAILED = frozenset((JobState.FAILED, JobState.TIMED_OUT, JobState.LOST))
 
 
 class Scheduler:
@@ -47,6 +49,7 @@ class Scheduler:
         clock_ns: Callable[[], int],
         log: Log,
         observer: Observer,
+        slices: Slices,
     ) -> None:
         self._batches = batches
         self._layout = layout
@@ -54,11 +57,23 @@ class Scheduler:
         self._clock_ns = clock_ns
         self._log = log
         self._observer = observer
+        self._slices = slices
+        self._tasks = Tasks()
+        self.close = self._tasks.close
         self._turns = Turns()
+        self._canceller = Canceller(
+            slices=slices,
+            tasks=self._tasks,
+            clock_ns=clock_ns,
+            skipped=lambda batch: partial(self._skipped, batch),
+            refresh=self._turns.refresh,
+            again=self._advance,
+            log=log,
+        )
+        self._stopping = self._canceller.stopping
         self._worker: Worker | None = None
         self._orders: Orders[tuple[ActiveBatch, int]] = Orders()
         self.idle = self._orders.idle  # until no job runs
-        self._stopping: dict[str, float | None] = {}  # being cancelled: id -> grace
         self._filling = False
         self._paused = False
         self._unwritten: dict[ActiveBatch, list[tuple[int, JobEnd]]] = {}
@@ -69,6 +84,7 @@ class Scheduler:
     def use(self, worker: Worker) -> None:
         """The worker to give orders to."""
         self._worker = worker
+        self._canceller.use(worker)
 
     def recover(self, found: Recovered) -> None:
         """Takes over what the server before left unfinished."""
@@ -84,6 +100,8 @@ class Scheduler:
             self.submit(batch)
             if batch.complete:
                 self._finish(batch)
+            elif batch.header.fail_fast and not batch.failed_fast and not _FAILED.isdisjoint(batch.counts()):
+                self._fail_fast(batch)  # the server before died between the two
 
     def submit(self, batch: ActiveBatch) -> None:
         """Queues a durable batch."""
@@ -107,46 +125,18 @@ class Scheduler:
 
     def cancel_running(self, *, interrupt: bool = False) -> None:
         """Ends every running job, with the usual grace; as interrupted, or as cancelled."""
-        running = list(self._orders)
-        self._stopping.update(dict.fromkeys(running))
-        if running and self._worker is not None:
-            self._worker.stop(running, None, interrupt=interrupt)
+        self._canceller.stop(self._orders, None, interrupt=interrupt)
 
     def skip_queued(self, batch: ActiveBatch) -> None:
         """Skips the jobs of a batch that have not started. Raises UnavailableError: it could not be recorded."""
-        self._cancel(batch, frozenset(batch.queued()), EndReason.CANCELLED, None)
+        self._canceller.skip(batch, batch.queued_ranges(None), EndReason.CANCELLED)
 
     # -- callers
 
-    async def cancel(self, batch: BatchView, *, indexes: frozenset[int] | None, grace_seconds: float | None) -> None:
+    async def cancel(self, batch: BatchView, *, wanted: Wanted, grace_seconds: float | None) -> None:
         """Skips queued jobs and ends running ones; returns once all of them are final."""
-        if not isinstance(batch, ActiveBatch) or batch.complete:
-            return
-        wanted = range(batch.job_count) if indexes is None else indexes
-        self._cancel(batch, wanted, EndReason.CANCELLED, grace_seconds)
-        waiter = UntilFinal(batch, wanted)
-        batch.subscribe(waiter)
-        try:
-            await waiter.wait()
-        finally:
-            batch.unsubscribe(waiter)
-
-    def _cancel(
-        self, batch: ActiveBatch, wanted: range | frozenset[int], reason: EndReason, grace_seconds: float | None
-    ) -> None:
-        """Raises UnavailableError: the skipped ones could not be recorded; those that run are being ended."""
-        running = [f"{batch.header.correlation_id}/{i}" for i in batch.running if i in wanted]
-        self._stopping.update(dict.fromkeys(running, grace_seconds))
-        if running and self._worker is not None:
-            self._worker.stop(running, grace_seconds)
-        queued = [i for i in batch.queued() if i in wanted]
-        try:
-            batch.skip(queued, reason, self._clock_ns(), partial(self._shown, batch))
-        except (OSError, PoisonedError) as e:
-            self._log.error("jobs were not skipped", correlation_id=batch.header.correlation_id, problem=str(e))
-            raise UnavailableError("the cancellation cannot be recorded now", retry_after_seconds=5) from e
-        finally:
-            self._turns.refresh(batch)
+        if isinstance(batch, ActiveBatch) and not batch.complete:
+            await self._canceller.cancel(batch, wanted, EndReason.CANCELLED, grace_seconds)
 
     # -- Listener
 
@@ -154,36 +144,34 @@ class Scheduler:
         """An executor is there: what was ordered and is not in its picture never arrived (the same epoch), or went
         down with the executor before (another)."""
         self.picture = picture
-        lost: dict[ActiveBatch, list[tuple[int, JobEnd]]] = {}
+        lost: list[str] = []
         for job_id, (batch, index) in list(self._orders.items()):
             if job_id in picture.running or job_id in picture.ended or job_id in picture.waiting:
                 continue
             if batch.running.get(index) == picture.epoch:
                 del self._orders[job_id]
                 batch.put_back(index)
-                if job_id in self._stopping:
-                    self._skip_again(batch, index, job_id)
+                self._canceller.skip_if_stopping(batch, index, job_id, EndReason.CANCELLED)
+                self._advance(batch)
             else:
-                end = lost_end(batch, index, reason=EndReason.EXECUTOR_LOST, at=self._clock_ns())
-                lost.setdefault(batch, []).append((index, end))
-        for batch, ends in lost.items():
-            self._record(batch, ends)
-            self._log.warning(
-                "jobs lost with their executor", correlation_id=batch.header.correlation_id, jobs=len(ends)
+                lost.append(job_id)
+        if lost:
+            self._tasks.start(
+                lose(
+                    lost,
+                    orders=self._orders,
+                    record=self._record,
+                    slices=self._slices,
+                    clock_ns=self._clock_ns,
+                    log=self._log,
+                )
             )
         self.started(list(picture.running.items()))
         self.ended(list(picture.ended.items()))
+        self._canceller.stop_again()
         if self._worker is not None:
-            for job_id, grace_seconds in self._stopping.items():
-                self._worker.stop([job_id], grace_seconds)
             self._worker.unfinished(list(self._batches.active))
-        for batch in list(self._batches.active.values()):
-            self._advance(batch)
-
-    def _skip_again(self, batch: ActiveBatch, index: int, job_id: str) -> None:
-        del self._stopping[job_id]
-        with contextlib.suppress(UnavailableError):  # told in the log
-            self._cancel(batch, frozenset((index,)), EndReason.CANCELLED, None)
+        self._wake()
 
     def started(self, jobs: list[tuple[str, int]]) -> None:
         for job_id, at in jobs:
@@ -232,8 +220,7 @@ class Scheduler:
         del self._orders[job_id]
         if self._worker is not None:
             self._worker.acknowledge([job_id])
-        if job_id in self._stopping:
-            self._skip_again(batch, index, job_id)
+        self._canceller.skip_if_stopping(batch, index, job_id, EndReason.CANCELLED)
         self._advance(batch)
 
     # -- starting
@@ -270,7 +257,11 @@ class Scheduler:
             return
         orders: list[Order] = []
         intents: dict[ActiveBatch, list[int]] = {}
-        while len(self._orders) < self._settings.running_jobs and len(orders) < _ORDERS_AT_ONCE:
+        is_over = one_slice()
+        while len(self._orders) < self._settings.running_jobs:
+            if len(orders) == _ORDERS_AT_ONCE or is_over():
+                self._wake()
+                break
             batch = self._turns.next()
             if batch is None:
                 break
@@ -287,8 +278,6 @@ class Scheduler:
             worker.start(orders)
         for batch in intents:
             self._move_mark(batch)
-        if len(orders) == _ORDERS_AT_ONCE:
-            self._wake()
 
     def _intend(self, orders: list[Order], intents: dict[ActiveBatch, list[int]], epoch: str) -> list[Order]:
         """Writes the intents; orders whose intent cannot be written are not sent, and their jobs wait."""
@@ -354,10 +343,13 @@ class Scheduler:
         if self._worker is not None:
             self._worker.acknowledge(ids)
         if batch.header.fail_fast and not batch.failed_fast and any(e.state in _FAILED for _, e in ends):
-            batch.failed_fast = True
-            with contextlib.suppress(UnavailableError):  # told in the log
-                self._cancel(batch, range(batch.job_count), EndReason.FAIL_FAST, None)
+            self._fail_fast(batch)
         self._advance(batch)
+
+    def _fail_fast(self, batch: ActiveBatch) -> None:
+        batch.failed_fast = True
+        with contextlib.suppress(UnavailableError):  # told in the log
+            self._canceller.begin(batch, None, EndReason.FAIL_FAST, None)
 
     def _retry(self) -> None:
         unwritten, self._unwritten = self._unwritten, {}
@@ -366,6 +358,11 @@ class Scheduler:
 
     def _shown(self, batch: ActiveBatch, ends: list[tuple[int, JobEnd]]) -> None:
         self._observer.jobs_ended(batch.header, ends)
+        if batch.complete:
+            self._finish(batch)
+
+    def _skipped(self, batch: ActiveBatch, ranges: list[tuple[int, int]], end: JobEnd) -> None:
+        self._observer.jobs_skipped(batch.header, ranges, end)
         if batch.complete:
             self._finish(batch)
 

@@ -10,18 +10,24 @@ from jobworker.server.store.active import ActiveBatch
 class UntilFinal:
     """A BatchWatcher: waits until some jobs are final."""
 
-    def __init__(self, batch: ActiveBatch, indexes: range | frozenset[int]) -> None:
-        self._open = {i for i in indexes if not batch.job_state(i).final}
+    def __init__(self, batch: ActiveBatch, wanted: bytes | bytearray | None) -> None:
+        """`wanted`: a byte of 1 for each job to wait for; None is all."""
+        self._open = batch.unfinished(wanted)
+        self._left = self._open.count(1)
         self._batch = batch
         self._done = asyncio.Event()
-        if not self._open:
+        if not self._left:
             self._done.set()
 
     def changed(self, index: int) -> None:
-        if index in self._open and self._batch.job_state(index).final:
-            self._open.discard(index)
-            if not self._open:
-                self._done.set()
+        if self._open[index] and self._batch.job_state(index).final:
+            self.changed_many(index, index + 1)
+
+    def changed_many(self, begin: int, stop: int) -> None:
+        self._left -= self._open.count(1, begin, stop)
+        self._open[begin:stop] = bytes(stop - begin)
+        if not self._left:
+            self._done.set()
 
     def finished(self) -> None:
         self._done.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from jobworker.server.errors import InvalidRequestError, Violation
 from jobworker.server.model import BatchOptions, JobSpec
@@ -12,17 +13,21 @@ MAX_ARGUMENT_BYTES = 32 * 4096 - 1
 # All of them with their pointers: a quarter of the stack's soft limit, 8 MiB for jobs (execve(2)), less what the
 # executor adds: the minimum environment, the marks, `/bin/sh -c`, and the program's own path.
 MAX_COMMAND_BYTES = 2 * 1024 * 1024 - 16384
+# Arguments and variables. The kernel would take 250,000 and more, if they were empty.
+MAX_STRINGS = 65_536
 MAX_PATH_BYTES = 4095
 MAX_NAME_CHARACTERS = 255
 MAX_LABELS = 64
 MAX_TIMEOUT_SECONDS = 366 * 86400
 MAX_PARALLELISM = 100_000
+_MAX_VIOLATIONS = 100
 RESERVED_PREFIX = "JOBWORKER_"
 
 
 def check_job(spec: JobSpec, *, prefix: str = "") -> None:
-    """Raises InvalidRequestError with every violation; field paths begin with `prefix` (`jobs[17].`)."""
-    violations = [Violation(prefix + field, text) for field, text in _job(spec)]
+    """Raises InvalidRequestError with every violation, a hundred at most; field paths begin with `prefix`
+    (`jobs[17].`)."""
+    violations = [Violation(prefix + field, text) for field, text in islice(_job(spec), _MAX_VIOLATIONS)]
     if violations:
         raise InvalidRequestError(*violations)
 

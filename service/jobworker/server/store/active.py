@@ -9,9 +9,11 @@ What callers see of a job (`job_state`) turns final only once its end is durable
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 from jobworker.server.errors import DamagedError
 from jobworker.server.model import (
@@ -20,6 +22,7 @@ from jobworker.server.model import (
     BatchState,
     BatchWatcher,
     EndReason,
+    InThread,
     JobEnd,
     JobState,
     JobView,
@@ -44,8 +47,15 @@ QUICK_NS = 50_000_000
 _QUEUED, _RUNNING = int(JobState.QUEUED), int(JobState.RUNNING)
 
 
-# Told which jobs are final, once that is durable. The ends of skipped ones have no log sizes.
+# By a job's state: 1 where it is queued, or not final; else 0.
+_IF_QUEUED = bytes(state == _QUEUED for state in range(256))
+_IF_OPEN = bytes(_QUEUED <= state <= _RUNNING for state in range(256))
+_QUEUED_RUN = re.compile(rb"\x01+")
+
+# Told which jobs are final, once that is durable.
 Done = Callable[[list[tuple[int, JobEnd]]], None]
+# Told which ranges of jobs were skipped, and how each of them ended: without log sizes.
+Skipped = Callable[[list[tuple[int, int]], JobEnd], None]
 
 
 class ActiveBatch:
@@ -68,6 +78,7 @@ class ActiveBatch:
         self.mark = 0
         self.failed_fast = False
         self.held = False  # its files cannot be written just now
+        self.cancels = 0  # under way; nothing is started meanwhile
         self._ahead = 0
         self._marking = 0
         self._boot = boot
@@ -80,6 +91,9 @@ class ActiveBatch:
         self._watchers: set[BatchWatcher] = set()
 
     # -- BatchView
+
+    async def load(self, in_thread: InThread) -> None:
+        """All is in memory."""
 
     @property
     def state(self) -> BatchState:
@@ -133,6 +147,7 @@ class ActiveBatch:
             and (bool(self.again) or self.next < min(self.mark, self.job_count))
             and self.journal.poison is None
             and not self.held
+            and not self.cancels
         )
 
     def move_mark(self, moved: Callable[[], None]) -> None:
@@ -165,8 +180,8 @@ class ActiveBatch:
 
     def skip_settled(self) -> None:
         """Moves `next` past jobs that are final already."""
-        while self.next < self.job_count and self.settled[self.next] != _QUEUED:
-            self.next += 1
+        found = self.settled.find(_QUEUED, self.next)
+        self.next = found if found >= 0 else self.job_count
 
     def give_back(self, index: int) -> None:
         """The executor stopped before it started a job; it is queued again, and recorded so."""
@@ -214,24 +229,47 @@ class ActiveBatch:
         quick = took_ns < QUICK_NS and not self.header.fail_fast
         self._ahead = min(AHEAD_JOBS, self.header.parallelism) if quick else 0
 
-    def skip(self, indexes: list[int], reason: EndReason, at: int, done: Done) -> None:
-        """Ends queued jobs that never started; `indexes` ascending."""
-        shown: list[tuple[int, JobEnd]] = []
-        end = JobEnd(state=JobState.SKIPPED, reason=reason, ended_at=at)
-        for begin, stop in _ranges(indexes):
-            offset = self.journal.append(results.skip_line(begin, stop, JobState.SKIPPED, reason, at))
-            for index in range(begin, stop):
-                self._settle(index, JobState.SKIPPED, offset)
-                shown.append((index, end))
+    def skip(self, ranges: list[tuple[int, int]], reason: EndReason, at: int, done: Skipped) -> None:
+        """Ends jobs that never started: those of the ranges, ascending, that are queued still. A million in one range
+        cost a few milliseconds; each range costs a line."""
+        fresh = [run.span() for begin, stop in ranges for run in list(_QUEUED_RUN.finditer(self.settled, begin, stop))]
+        if not fresh:
+            return
+        lines = bytearray()
+        starts = []
+        for begin, stop in fresh:
+            starts.append(len(lines))
+            lines += results.skip_line(begin, stop, JobState.SKIPPED, reason, at)
+        offset = self.journal.append(bytes(lines))
+        for (begin, stop), start in zip(fresh, starts, strict=True):
+            count = stop - begin
+            self.settled[begin:stop] = bytes((JobState.SKIPPED,)) * count
+            self._end_at[begin:stop] = array("Q", (offset + start + 1,)) * count
+            self._open -= count
         if self.again:
             self.again = deque(i for i in self.again if self.settled[i] == JobState.QUEUED)
         self.skip_settled()
-        if shown:
-            self.journal.when_durable(lambda: self._show(shown, done))
+        end = JobEnd(state=JobState.SKIPPED, reason=reason, ended_at=at)
+        # As plain numbers until then: the garbage collector would look at hundreds of thousands of tuples at once.
+        kept = array("Q", chain.from_iterable(fresh))
+        self.journal.when_durable(lambda: self._show_skipped(list(zip(kept[::2], kept[1::2], strict=True)), end, done))
 
-    def queued(self) -> list[int]:
-        """Jobs that have neither started nor been ordered."""
-        return [i for i in range(self.job_count) if self.settled[i] == JobState.QUEUED and i not in self.running]
+    def queued_ranges(self, wanted: bytes | bytearray | None) -> Iterator[tuple[int, int]]:
+        """Jobs that now have neither started nor been ordered; of the wanted ones, a byte of 1 a job, or (None) all."""
+        queued = bytearray(self.settled.translate(_IF_QUEUED))
+        for index in self.running:
+            queued[index] = 0
+        found = bytes(_both(queued, wanted))
+        return (run.span() for run in _QUEUED_RUN.finditer(found))
+
+    def unfinished(self, wanted: bytes | bytearray | None) -> bytearray:
+        """A byte of 1 for each wanted job that is not final, as callers see it."""
+        return _both(self._shown.translate(_IF_OPEN), wanted)
+
+    @property
+    def open_count(self) -> int:
+        """How many jobs are recorded as not final; at no cost."""
+        return self._open
 
     @property
     def queued_count(self) -> int:
@@ -257,6 +295,20 @@ class ActiveBatch:
         for index, _ in jobs:
             self._tell(index)
         done(jobs)
+
+    def _show_skipped(self, ranges: list[tuple[int, int]], end: JobEnd, done: Skipped) -> None:
+        for begin, stop in ranges:
+            self._shown[begin:stop] = bytes((end.state,)) * (stop - begin)
+        count = sum(stop - begin for begin, stop in ranges)
+        self._count(JobState.QUEUED, -count)
+        self._count(end.state, count)
+        self._final += count
+        if end.ended_at is not None:
+            self.ended_at = max(end.ended_at, self.ended_at or 0)
+        for watcher in tuple(self._watchers):
+            for begin, stop in ranges:
+                watcher.changed_many(begin, stop)
+        done(ranges, end)
 
     def _tell(self, index: int) -> None:
         for watcher in tuple(self._watchers):
@@ -300,12 +352,17 @@ class ActiveBatch:
         counts[state] = counts.get(state, 0) + 1
         self._final += state > _RUNNING
 
+    def _count(self, state: JobState, more: int) -> None:
+        count = self._counts.pop(state, 0) + more
+        if count:
+            self._counts[state] = count
+
     # -- the batch's own end
 
     @property
     def settling(self) -> bool:
-        """Jobs have ended, and their ends are not durable yet."""
-        return self.settled != self._shown
+        """Jobs have ended, and their ends are not durable yet; or are just being cancelled."""
+        return self.cancels > 0 or self.settled != self._shown
 
     @property
     def complete(self) -> bool:
@@ -333,11 +390,9 @@ class ActiveBatch:
         self.reader.close()
 
 
-def _ranges(indexes: list[int]) -> list[tuple[int, int]]:
-    ranges: list[tuple[int, int]] = []
-    for index in indexes:
-        if ranges and ranges[-1][1] == index:
-            ranges[-1] = (ranges[-1][0], index + 1)
-        else:
-            ranges.append((index, index + 1))
-    return ranges
+def _both(one: bytearray, other: bytes | bytearray | None) -> bytearray:
+    """1 where both have a 1; None has them everywhere. At once, and quickly, for a million."""
+    if other is None:
+        return one
+    both = int.from_bytes(one, "little") & int.from_bytes(other, "little")
+    return bytearray(both.to_bytes(len(one), "little"))

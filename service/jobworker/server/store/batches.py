@@ -6,11 +6,13 @@ from __future__ import annotations
 import heapq
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from jobworker.server.errors import DamagedError, InvalidRequestError, NotFoundError, invalid
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchState, BatchView
+from jobworker.server.slices import Slices
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.finished import FinishedBatch
 from jobworker.server.store.layout import Layout
@@ -50,8 +52,8 @@ class Batches:
                 return finished
         raise NotFoundError(f"there is no batch {correlation_id}")
 
-    def list(
-        self, *, user: str | None, states: frozenset[BatchState], page_size: int, page_token: str
+    async def list(
+        self, *, user: str | None, states: frozenset[BatchState], page_size: int, page_token: str, slices: Slices
     ) -> tuple[list[BatchView], str]:
         """A page of batches, newest first (by the time in their ids), and the token of the next page.
 
@@ -72,7 +74,10 @@ class Batches:
                 raise invalid("page_token", "is not a token that a listing gave") from None
         page: list[BatchView] = []
         last = ""
-        for scanned, (name, owner) in enumerate(self._newest(user, before)):
+        active = list(self.active.items())
+        # Folders of thousands are listed and sorted on the way.
+        newest = await slices.in_thread(lambda: list(islice(self._newest(active, user, before), _PAGE_SCAN + 1)))
+        async for scanned, (name, owner) in slices.each(enumerate(newest)):
             if len(page) == page_size or scanned == _PAGE_SCAN:
                 return page, last
             last = name
@@ -84,11 +89,12 @@ class Batches:
                 page.append(batch)
         return page, ""
 
-    def _newest(self, user: str | None, before: str) -> Iterator[tuple[str, str]]:
-        """(id, owner) in falling order, each once."""
+    def _newest(
+        self, unfinished: Iterable[tuple[str, ActiveBatch]], user: str | None, before: str
+    ) -> Iterator[tuple[str, str]]:
+        """(id, owner) in falling order, each once. Any thread."""
         active = sorted(
-            ((i, b.header.user) for i, b in self.active.items() if i < before and user in (None, b.header.user)),
-            reverse=True,
+            ((i, b.header.user) for i, b in unfinished if i < before and user in (None, b.header.user)), reverse=True
         )
         owners = [user] if user is not None else self._layout.users()
         sources: list[Iterator[tuple[str, str]]] = [iter(active)]

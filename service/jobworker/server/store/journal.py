@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from jobworker.server.slices import one_slice
 from jobworker.server.threads import StartedPool
 
 # Between two syncs of one file: a batch of many quick jobs ends some thirty of them meanwhile, and one sync serves all.
@@ -82,6 +84,7 @@ class Journal:
         self._fd = -1
         self._durable = 0
         self._waiting: list[tuple[int, Callable[[], None]]] = []
+        self._reached: deque[Callable[[], None]] = deque()
         self._busy = False
         self._last_sync = 0.0
         self._closing = False
@@ -142,16 +145,29 @@ class Journal:
         self._durable = target
         self._last_sync = asyncio.get_running_loop().time()
         waiting, self._waiting = self._waiting, []
+        idle = not self._reached
         for position, callback in waiting:
             if position <= target:
-                callback()
+                self._reached.append(callback)
             else:
                 self._waiting.append((position, callback))
+        if idle:
+            self._call_back()
         if self._waiting and not self._busy:
             self._busy = True
             asyncio.get_running_loop().call_later(SPACING_SECONDS, self._sync)
         elif self._closing and not self._busy:
             self._shut()
+
+    def _call_back(self) -> None:
+        """In slices: what is done with a thousand ends takes a while."""
+        is_over = one_slice()
+        try:
+            while self._reached and not is_over():
+                self._reached.popleft()()
+        finally:
+            if self._reached:
+                asyncio.get_running_loop().call_soon(self._call_back)
 
     def close(self) -> None:
         """Closes the file, once a sync under way has ended."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from jobworker.server.slices import Slices
 from jobworker.server.store.journal import Syncer
 from jobworker.server.store.layout import RESULTS, Layout
 from jobworker.server.store.size import folder_bytes
@@ -29,6 +30,7 @@ class Retention:
         clock_seconds: Callable[[], float],
         removed: Callable[[str, int], object],
         log: Log,
+        slices: Slices,
     ) -> None:
         """`finished_seconds` after its end a batch is removed; None: never. `clock_seconds` gives Unix time.
 
@@ -39,6 +41,7 @@ class Retention:
         self._clock_seconds = clock_seconds
         self._removed = removed
         self._log = log
+        self._slices = slices
         self._changed = asyncio.Event()
 
     def configure(self, *, finished_seconds: float | None) -> None:
@@ -73,7 +76,7 @@ class Retention:
             await self._syncer.run(work)
         except OSError as e:
             self._log.error("finished batches were not removed", path=e.filename, problem=e.strerror)
-        for folder, size in removed:
+        async for folder, size in self._slices.each(removed):
             self._removed(folder, size)
         if removed:
             self._log.info("finished batches removed", batches=len(removed))

@@ -55,18 +55,22 @@ class JobLines(Observer):
                 tell = self._log.debug
             else:
                 continue
-            tell(
-                "job ended",
-                correlation_id=header.correlation_id,
-                user=header.user,
-                job_index=index,
-                state=end.state.name,
-                reason=end.reason.name,
-                exit_code=end.exit_code,
-                signal=end.signal,
-                seconds=_seconds(end.started_at, end.ended_at),
-                log_bytes=sum(end.log_bytes),
-            )
+            _tell_end(tell, header, index, end)
+
+    def jobs_skipped(self, header: BatchHeader, ranges: Sequence[tuple[int, int]], end: JobEnd) -> None:
+        first, is_debug = self._jobs_per_batch, self._is_debug()
+        for begin, stop in ranges:
+            for index in range(begin, min(stop, first)):
+                _tell_end(self._log.info, header, index, end)
+            if is_debug and stop > first:
+                self._log.debug(
+                    "jobs skipped",
+                    correlation_id=header.correlation_id,
+                    user=header.user,
+                    first_job_index=max(begin, first),
+                    last_job_index=stop - 1,
+                    reason=end.reason.name,
+                )
 
     def batch_finished(
         self,
@@ -84,6 +88,21 @@ class JobLines(Observer):
             return False
         self._failed_more[batch] = told + 1
         return True
+
+
+def _tell_end(tell: Callable[..., object], header: BatchHeader, index: int, end: JobEnd) -> None:
+    tell(
+        "job ended",
+        correlation_id=header.correlation_id,
+        user=header.user,
+        job_index=index,
+        state=end.state.name,
+        reason=end.reason.name,
+        exit_code=end.exit_code,
+        signal=end.signal,
+        seconds=_seconds(end.started_at, end.ended_at),
+        log_bytes=sum(end.log_bytes),
+    )
 
 
 def _seconds(began_at: int | None, ended_at: int | None) -> float | None:

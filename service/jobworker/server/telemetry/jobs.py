@@ -89,6 +89,9 @@ class JobMetrics(Observer):
                 self._lost.value += end.lost_bytes
                 self._over.value += end.over_bytes
 
+    def jobs_skipped(self, header: BatchHeader, ranges: Sequence[tuple[int, int]], end: JobEnd) -> None:  # noqa: ARG002
+        self._ended[end.state, end.reason].value += sum(stop - begin for begin, stop in ranges)
+
     def batch_finished(
         self,
         header: BatchHeader,  # noqa: ARG002

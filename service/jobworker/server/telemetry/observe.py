@@ -30,12 +30,16 @@ class Observer:
         """The executor told that jobs run, or, of quick ones, that they ran; once for each."""
 
     def jobs_ended(self, header: BatchHeader, ends: Sequence[tuple[int, JobEnd]]) -> None:
-        """Jobs are final, skipped ones included, and their ends on disk."""
+        """Jobs are final, and their ends on disk."""
+
+    def jobs_skipped(self, header: BatchHeader, ranges: Sequence[tuple[int, int]], end: JobEnd) -> None:
+        """The same of jobs that never ran: from the first of each range to before its second, a million perhaps, and
+        all with the same end."""
 
     def batch_finished(
         self, header: BatchHeader, job_count: int, state: BatchState, started_at: int | None, ended_at: int | None
     ) -> None:
-        """Every job is final; told after the last `jobs_ended`."""
+        """Every job is final; told after the last `jobs_ended` and `jobs_skipped`."""
 
 
 class Observers(Observer):
@@ -63,6 +67,10 @@ class Observers(Observer):
     def jobs_ended(self, header: BatchHeader, ends: Sequence[tuple[int, JobEnd]]) -> None:
         for observer in self._observers:
             observer.jobs_ended(header, ends)
+
+    def jobs_skipped(self, header: BatchHeader, ranges: Sequence[tuple[int, int]], end: JobEnd) -> None:
+        for observer in self._observers:
+            observer.jobs_skipped(header, ranges, end)
 
     def batch_finished(
         self, header: BatchHeader, job_count: int, state: BatchState, started_at: int | None, ended_at: int | None
