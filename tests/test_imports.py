@@ -27,12 +27,16 @@ LAW: dict[str, set[str]] = {
     "executor": set(),
     "server/errors": set(),
     "server/ids": {"server/errors"},
+    "server/acceptloop": {"server.telemetry", "server/strangers"},
     "server/listening": set(),
+    "server/strangers": set(),
     "server/model": {"server/ids"},
     "server/slices": {"server/threads"},
     "server/threads": set(),
     "server.config": {"server.store", "server.telemetry", "server/errors"},
-    "server.telemetry": {"server/errors", "server/ids", "server/listening", "server/model", "server/threads"},
+    "server.telemetry": {
+        "server/acceptloop", "server/errors", "server/ids", "server/listening", "server/model", "server/threads",
+    },
     "server.identity": {"jobpki", "server/errors", "server/threads"},
     "server.store": {
         "server/errors", "server/ids", "server/model", "server/slices", "server/threads", "server.telemetry",
@@ -47,7 +51,9 @@ LAW: dict[str, set[str]] = {
         "server.config", "server.scheduling", "server.logs", "server.store", "server.telemetry", "server/errors",
         "server/ids", "server/listening", "server/model", "server/slices", "v1",
     },
-    "server.rest": {"server.rpc", "server.telemetry", "server/errors", "server/listening", "v1"},
+    "server.rest": {
+        "server.rpc", "server.telemetry", "server/acceptloop", "server/errors", "server/listening", "v1",
+    },
     "server/limits": {"server.config", "server.rest", "server.rpc", "server.scheduling", "server.telemetry"},
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from jobworker.server.config.model import Settings
     from jobworker.server.telemetry.traces import Traces
 
+_REST_SHARE = 8  # an eighth of the descriptors
+_METRICS_SHARE = 32
+_METRICS_CONNECTIONS = 128
+_LEAST_CONNECTIONS = 16
+_STRANGERS_SHARE = 2  # half as many as connections, beside these
+_LEAST_STRANGERS = 64  # and of metrics' connections
+
 
 def run_settings(settings: Settings, traces: Traces) -> RunSettings:
     """For the scheduler."""
@@ -44,12 +51,22 @@ def accept_limits(settings: Settings) -> AcceptLimits:
     )
 
 
-def rest_limits(settings: Settings) -> RestLimits:
-    """For the REST server."""
+def rest_limits(settings: Settings, *, descriptors: int) -> RestLimits:
+    """For the REST server, of a process that may have so many `descriptors`: most are for the files of jobs, and for
+    gRPC."""
     rest = settings.rest
+    connections = max(_LEAST_CONNECTIONS, min(rest.connections, descriptors // _REST_SHARE))
     return RestLimits(
         body_bytes=rest.max_body_bytes,
         body_seconds=rest.body_seconds,
         idle_seconds=rest.idle_seconds,
-        connections=rest.connections,
+        connections=min(rest.connections, connections),
+        connections_per_client=rest.connections_per_client,
+        strangers=max(_LEAST_STRANGERS, connections // _STRANGERS_SHARE),
+        handshake_seconds=rest.handshake_seconds,
     )
+
+
+def metrics_connections(*, descriptors: int) -> int:
+    """How many connections the metrics endpoint takes at a time."""
+    return max(_LEAST_STRANGERS, min(_METRICS_CONNECTIONS, descriptors // _METRICS_SHARE))

@@ -3,6 +3,7 @@ who tells how the service is, last who takes work."""
 
 from __future__ import annotations
 
+import resource
 from importlib.metadata import version
 
 from jobworker.server import limits
@@ -51,6 +52,7 @@ def endpoint(settings: Settings, metrics: Metrics, probes: Probes, log: Log, *, 
         port=settings.metrics.port,
         metrics=metrics.text,
         ready=probes.ready,
+        connections=limits.metrics_connections(descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         log=log,
         share_port=share_port,
     )
@@ -66,7 +68,7 @@ def rest(settings: Settings, server: rpc.RpcServer, tls: TlsMaterial, log: Log, 
         host=keys.host,
         port=keys.port,
         share_port=share_port,
-        limits=limits.rest_limits(settings),
+        limits=limits.rest_limits(settings, descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         log=log,
         version=version("jobworker"),
         needs_token=lambda method: least_role(method) is not None,

@@ -126,7 +126,22 @@ class Rest(_Section):
         description="How long a connection may be silent, and a request's header may take.",
         json_schema_extra=RESTART,
     )
-    connections: Count = Field(2000, description="Connections at a time.", json_schema_extra=RESTART)
+    connections: Count = Field(
+        2000,
+        description="Connections at a time; fewer where the process may not have eight times as many files open "
+        "(RLIMIT_NOFILE). Beside these half as many that have not made their handshake; half of these of one "
+        "address.",
+        json_schema_extra=RESTART,
+    )
+    connections_per_client: Count = Field(
+        100,
+        description="Connections of one certificate at a time; one more takes the place of the one that is idle "
+        "longest.",
+        json_schema_extra=RESTART,
+    )
+    handshake_seconds: Seconds = Field(
+        10, description="How long a connection may take until its handshake is made.", json_schema_extra=RESTART
+    )
 
 
 class Metrics(_Section):

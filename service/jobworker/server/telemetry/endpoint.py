@@ -1,28 +1,30 @@
 """Plain HTTP for who watches the service: /metrics, /livez and /readyz. Nothing else, and nothing that needs a secret.
 
 A connection carries one request and lives some seconds: whoever sends slowly, reads slowly or says nothing holds one of
-few places for that long, and none of the service's own.
+few places for that long, and gives way to who comes after.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from jobworker.server.acceptloop import AcceptLoop, StrangerLimits
 from jobworker.server.listening import listen
 from jobworker.server.telemetry.failure import describe, trace
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
+    from jobworker.server.acceptloop import Arrival
     from jobworker.server.telemetry.log import Log
 
 _LIFE_SECONDS = 10.0  # Prometheus gives up a scrape after as long (scrape_timeout)
-_CONNECTIONS = 64
 _HEADER_BYTES = 8 << 10
 _CLOSE_SECONDS = 1.0
 _BACKLOG = 128
@@ -39,9 +41,12 @@ class Endpoint:
         share_port: bool = False,
         metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
         ready: Callable[[], tuple[bool, bytes]],
+        connections: int,
         log: Log,
+        listening: socket.socket | None = None,
     ) -> None:
-        """`metrics` gives text and content type for an Accept header; `ready` an answer, and a JSON object about it."""
+        """`metrics` gives text and content type for an Accept header; `ready` an answer, and a JSON object about it.
+        `connections` at a time. `listening` is a socket that listens already, instead of host and port."""
         self.port = port
         self._share_port = share_port
         self._host = host
@@ -49,7 +54,13 @@ class Endpoint:
         self._ready = ready
         self._log = log
         self._manager = _Manager(self._handle)
-        self._server: asyncio.Server | None = None
+        self._listening = listening
+        self._loop = AcceptLoop(
+            protocol=self._manager.make,
+            limits=StrangerLimits(strangers=connections, seconds=_LIFE_SECONDS),
+            log=log,
+            name="metrics",
+        )
 
     async def start(self) -> None:
         """Begins to serve.
@@ -57,21 +68,20 @@ class Endpoint:
         Raises:
             OSError: the address cannot be listened on; the message says why.
         """
-        try:
-            sock = listen(self._host, self.port, backlog=_BACKLOG, share_port=self._share_port)
-        except OSError as error:
-            raise OSError(error.errno, f"metrics: {error.strerror}") from error
+        sock = self._listening
+        if sock is None:
+            try:
+                sock = listen(self._host, self.port, backlog=_BACKLOG, share_port=self._share_port)
+            except OSError as error:
+                raise OSError(error.errno, f"metrics: {error.strerror}") from error
         self.port = sock.getsockname()[1]
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._manager, sock=sock, backlog=_BACKLOG)
+        self._loop.start(sock)
 
     async def stop(self) -> None:
-        """Closes the port, and connections once they are answered."""
-        if self._server is not None:
-            self._server.close()
-            self._manager.pre_shutdown()
-            await self._manager.shutdown(_CLOSE_SECONDS)
-            self._server = None
+        """Closes the port and its connections."""
+        self._loop.close()
+        self._manager.pre_shutdown()
+        await self._manager.shutdown(_CLOSE_SECONDS)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -110,23 +120,21 @@ def _response(status: int, body: bytes, content_type: str, **headers: str) -> we
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_life",)
+    """It stays among those that give way, until it is over."""
+
+    __slots__ = ("_arrival",)
+
+    def __init__(self, manager: _Manager, arrival: Arrival, **settings: Any) -> None:
+        super().__init__(manager, loop=asyncio.get_running_loop(), **settings)
+        self._arrival = arrival
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._arrival.transport = cast("asyncio.WriteTransport", transport)
         super().connection_made(transport)
-        self._life = asyncio.get_running_loop().call_later(_LIFE_SECONDS, self._end)
-        manager = self._manager
-        if manager is not None and len(manager.connections) > _CONNECTIONS:
-            self.force_close()
-            transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._life.cancel()
+        self._arrival.left()
         super().connection_lost(exc)
-
-    def _end(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
 
 
 class _Manager(web.Server):
@@ -142,5 +150,6 @@ class _Manager(web.Server):
             "lingering_time": 0,
         }
 
-    def __call__(self) -> _Connection:
-        return _Connection(self, loop=asyncio.get_running_loop(), **self._settings)
+    def make(self, arrival: Arrival) -> _Connection:
+        """The protocol of one."""
+        return _Connection(self, arrival, **self._settings)
