@@ -52,7 +52,8 @@ LAW: dict[str, set[str]] = {
         "server/ids", "server/listening", "server/model", "server/slices", "v1",
     },
     "server.rest": {
-        "server.rpc", "server.telemetry", "server/acceptloop", "server/errors", "server/listening", "v1",
+        "server.rpc", "server.telemetry", "server/acceptloop", "server/errors", "server/listening",
+        "server/threads", "v1",
     },
     "server/limits": {"server.config", "server.rest", "server.rpc", "server.scheduling", "server.telemetry"},
     "server/app": {

@@ -15,6 +15,7 @@ from jobworker.server.errors import Violation, invalid
 from jobworker.server.rest.refusal import MediaTypeError, SlowBodyError, TooLargeError
 
 _PIECE_BYTES = 64 << 10
+_LINES_A_TURN = 50  # of the event loop: each becomes a job
 _GZIP = 16 + zlib.MAX_WBITS  # zlib.decompressobj: a gzip header, and nothing else
 
 JSON_TYPES = ("application/json",)
@@ -88,7 +89,9 @@ class Body:
                 begin = len(rest)
                 rest += piece
                 if (end := rest.rfind(b"\n", begin)) >= 0:
-                    for line in bytes(rest[:end]).split(b"\n"):
+                    for number, line in enumerate(bytes(rest[:end]).split(b"\n")):
+                        if number % _LINES_A_TURN == _LINES_A_TURN - 1:
+                            await asyncio.sleep(0)
                         self._check_line(line)
                         if line.strip():
                             yield line
@@ -161,6 +164,6 @@ async def _gunzip(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
             more = len(text) == _PIECE_BYTES and not member.eof  # all of the input may be in, and not all of it out
             if text:
                 yield text
-                await asyncio.sleep(0)  # a small body may expand for long
+            await asyncio.sleep(0)  # a small body may expand for long, and may be many members that are empty
     if began and not member.eof:
         raise invalid("body", "ends in the middle of its gzip")

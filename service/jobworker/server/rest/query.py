@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
     from google.protobuf.message import Message
 
+MAX_PARAMETERS = 2000  # as many as a list of jobs has in a line of 16 KiB, and 5 ms of work
 _ENTRY = re.compile(r"(.+)\[([^\]]*)\]")
 
 

@@ -118,6 +118,7 @@ class RestServer:
         self._loop.close()
         self._manager.pre_shutdown()
         await self._manager.shutdown(grace_seconds)
+        self._transcoder.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:

@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
-from jobworker.server.errors import DeadlineError
+from jobworker.server.errors import DeadlineError, invalid
 from jobworker.server.rest import answer, body, context, decode, encode, query
 from jobworker.server.rest.refusal import HTTP_REFUSALS
 from jobworker.server.rest.resume import LAST_EVENT_ID, Place
 from jobworker.server.rest.stream import Events, Lines, Stream
-from jobworker.server.rpc.interceptors import servicer_method
+from jobworker.server.rpc.interceptors import REQUEST_BYTES_MAX, servicer_method
+from jobworker.server.threads import StartedPool
 from jobworker.v1 import query_pb2
 
 if TYPE_CHECKING:
@@ -27,9 +29,13 @@ if TYPE_CHECKING:
     from jobworker.server.rpc.call import Call
     from jobworker.server.rpc.interceptors import Behaviour, Entry, Layers
 
+T = TypeVar("T")
+
 STREAM_LOGS = "/jobworker.v1.JobQueryService/StreamLogs"
 GET_BATCH = "/jobworker.v1.JobQueryService/GetBatch"
 
+# Larger texts and answers are read and written beside the event loop: some milliseconds.
+_ASIDE_BYTES = 4 << 10
 # HEAD of a stream has waited long enough by then to know that the call is well.
 _HEAD_SECONDS = 1.0
 
@@ -57,11 +63,27 @@ class Transcoder:
         layers: what every call passes, whatever it comes over.
         """
         self._limits = limits
+        # One: all its work is Python's, and the event loop would wait for each thread that has some.
+        self._aside = StartedPool(1, name="rest")
         self._get_batch = servicer_method(methods[GET_BATCH]) if GET_BATCH in methods else None
         layers = replace(layers, end=context.end, transport="rest")
         self._entries: dict[Route, Entry] = {
             route: layers.around(route.method.name, route.method.handler, self._behaviour(route)) for route in routes
         }
+
+    def close(self) -> None:
+        """Ends its thread."""
+        self._aside.shutdown(wait=False, cancel_futures=True)
+
+    def _limits_of(self, method: str) -> body.BodyLimits:
+        most = REQUEST_BYTES_MAX.get(method, self._limits.max_bytes)
+        return replace(self._limits, max_bytes=min(most, self._limits.max_bytes))
+
+    async def _run_aside(self, size: int, work: Callable[[], T]) -> T:
+        """The result of work on so many bytes."""
+        if size <= _ASIDE_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
     async def answer(
         self, request: web.BaseRequest, route: Route, variables: Mapping[str, str], certificate_pem: bytes | None
@@ -79,7 +101,10 @@ class Transcoder:
             return web.Response(
                 headers={**answer.COMMON_HEADERS, **call.headers, "Content-Type": _form(request).content_type}
             )
-        return answer.json_response(request, _unary(route, response), headers=call.headers)
+        return await self._run_aside(
+            response.ByteSize(),
+            lambda: answer.json_response(request, _unary(route, response), headers=call.headers),
+        )
 
     def _behaviour(self, route: Route) -> Behaviour:
         """What is innermost of all layers: the servicer, told what the HTTP request says."""
@@ -117,29 +142,25 @@ class Transcoder:
     async def _message(self, route: Route, exchange: _Exchange) -> Message:
         message = route.method.request()
         if route.body:
-            read = body.Body(exchange.http, self._limits)
+            read = body.Body(exchange.http, self._limits_of(route.method.name))
             read.check_type(body.JSON_TYPES)
             text = await read.whole()
             if text.strip():
-                value = decode.parse(text, "body")
-                if route.body == "*":
-                    decode.fill(message, value, "")
-                elif (bound := decode.field_of(message.DESCRIPTOR, route.body)) is not None:
-                    decode.put(message, bound, value, route.body)
+                await self._run_aside(len(text), lambda: _fill(message, route, text))
         _put_parameters(message, route, exchange)
         return message
 
     async def _messages(self, route: Route, exchange: _Exchange) -> AsyncGenerator[Message]:
         """A message a line, each read when the servicer wants it."""
         _put_parameters(route.method.request(), route, exchange)
-        read = body.Body(exchange.http, self._limits)
+        read = body.Body(exchange.http, self._limits_of(route.method.name))
         read.check_type(body.LINES_TYPES)
         number = 0
         async with aclosing(read.lines()) as lines:
             async for line in lines:
                 message = route.method.request()
                 path = f"lines[{number}]"
-                decode.fill(message, decode.parse(line, path), f"{path}.")
+                await self._run_aside(len(line), partial(_fill_line, message, line, path))
                 yield message
                 number += 1
 
@@ -152,6 +173,18 @@ class Transcoder:
         batch = await self._get_batch(query_pb2.GetBatchRequest(correlation_id=message.correlation_id), to)
         exchange.complete = not exchange.place.apply(message, batch.job_count)
         return not exchange.complete
+
+
+def _fill(message: Message, route: Route, text: bytes) -> None:
+    value = decode.parse(text, "body")
+    if route.body == "*":
+        decode.fill(message, value, "")
+    elif (bound := decode.field_of(message.DESCRIPTOR, route.body)) is not None:
+        decode.put(message, bound, value, route.body)
+
+
+def _fill_line(message: Message, line: bytes, path: str) -> None:
+    decode.fill(message, decode.parse(line, path), f"{path}.")
 
 
 async def _answer_stream(
@@ -195,6 +228,8 @@ def _form(request: web.BaseRequest) -> Lines | Events:
 
 def _put_parameters(message: Message, route: Route, exchange: _Exchange) -> None:
     bound = list(exchange.variables)
+    if exchange.http.rel_url.raw_query_string.count("&") >= query.MAX_PARAMETERS:
+        raise invalid("query", f"has more than {query.MAX_PARAMETERS} parameters")
     if route.body == "*":
         for name in exchange.http.rel_url.query:
             if name not in bound:
