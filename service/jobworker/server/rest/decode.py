@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 100
 # Commas, brackets, braces and backslashes, inside of strings too: what a text holds and costs is known from these
 # before it is parsed, which Python does without a pause.
-_MAX_MARKS = 200_000
+_MAX_MARKS = 50_000
 
 
 class Doubled(dict[str, Any]):

@@ -4,7 +4,6 @@ mapping does not allow is refused, never bent (https://protobuf.dev/programming-
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,6 @@ _RANGES = {
 }
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|NaN|-?Infinity")
-_STANDARD_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
-_URL_BASE64 = re.compile(r"[A-Za-z0-9_-]*={0,2}")  # RFC 4648 section 5
 # As Go's strconv.ParseBool, which the gateways that people know use for queries.
 _BOOLEANS = {
     **dict.fromkeys(("true", "True", "TRUE", "t", "T", "1"), True),
@@ -158,11 +155,12 @@ def _string(value: str, path: str) -> str:
 
 
 def _bytes(value: str, path: str) -> bytes:
-    alphabet, altchars = (_URL_BASE64, b"-_") if "-" in value or "_" in value else (_STANDARD_BASE64, None)
+    # No pattern over the whole of it: of six megabytes that takes a third of a second, without a pause.
+    is_url = "-" in value or "_" in value  # RFC 4648 section 5
+    digits = value.rstrip("=")
+    if len(value) - len(digits) > 2 or (is_url and ("+" in value or "/" in value)):
+        raise invalid(path, "is not base64")
     try:
-        if not alphabet.fullmatch(value):
-            raise invalid(path, "is not base64")
-        digits = value.rstrip("=")
-        return base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=altchars, validate=True)
-    except binascii.Error:
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=b"-_" if is_url else None, validate=True)
+    except ValueError:  # binascii.Error is one; so is what is not ASCII
         raise invalid(path, "is not base64") from None
