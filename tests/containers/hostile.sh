@@ -74,8 +74,7 @@ def works(pid):
         return False
     return True
 threads = list(map(int, os.listdir("/proc/1/task")))
-assert len(threads) > 2
-sys.exit(0 if not works(0) or any(map(works, threads)) else 1)'
+sys.exit(0 if not works(0) or len(threads) < 2 or any(map(works, threads)) else 1)'
 try limits python3 -c "$starve" limits
 try scheduler python3 -c "$starve" scheduler
 try scheduler_parameters python3 -c "$starve" parameters

@@ -78,8 +78,9 @@ BIND = """
 import socket
 for port in (50051, 8443, 9464, 0):
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
+            if port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(("127.0.0.1", port))
             print("bound")
         except PermissionError:
