@@ -20,6 +20,7 @@ from jobpki.bundle import CA_FILE, CERTIFICATE_FILE, KEY_FILE
 from jobworker.server.config.live import LiveConfig
 from jobworker.server.identity.gate import Identity
 from jobworker.server.identity.tls import load_tls
+from jobworker.server.rpc.connections import ConnectionLimits
 from jobworker.server.rpc.report import Report
 from jobworker.server.rpc.server import Administration, RpcServer, StreamLimits, build
 from jobworker.server.scheduling.accept import AcceptLimits, Acceptor
@@ -174,6 +175,7 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
         host="localhost",
         port=port,
         limits=StreamLimits(stall_seconds=STALL_SECONDS),
+        connection_limits=ConnectionLimits(),
         admin=_administration(layout, scheduler, batches, log, slices),
         log=log,
         clock_ns=time.time_ns,

@@ -220,6 +220,7 @@ async def _start(  # noqa: PLR0915
         host=settings.grpc.host,
         port=settings.grpc.port,
         limits=limits.stream_limits(settings),
+        connection_limits=limits.connection_limits(settings, descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         admin=rpc.Administration(
             drain=drain,
             config=config,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobworker.server.rest.server import RestLimits
+from jobworker.server.rpc.connections import ConnectionLimits
 from jobworker.server.rpc.server import StreamLimits
+from jobworker.server.rpc.shares import UserLimits
 from jobworker.server.scheduling.accept import AcceptLimits
 from jobworker.server.scheduling.order import RunSettings
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from jobworker.server.config.model import Settings
     from jobworker.server.telemetry.traces import Traces
 
+_GRPC_SHARE = 4  # a quarter of the descriptors
+_GRPC_STRANGERS_SHARE = 4  # a quarter of the connections
 _REST_SHARE = 8  # an eighth of the descriptors
 _METRICS_SHARE = 32
 _METRICS_CONNECTIONS = 128
@@ -36,7 +40,29 @@ def run_settings(settings: Settings, traces: Traces) -> RunSettings:
 
 def stream_limits(settings: Settings) -> StreamLimits:
     """For the gRPC server."""
-    return StreamLimits(stall_seconds=settings.grpc.stall_seconds)
+    limits = settings.limits
+    return StreamLimits(
+        stall_seconds=settings.grpc.stall_seconds,
+        user=UserLimits(
+            calls=limits.user_calls,
+            streams=limits.user_streams,
+            uploads=limits.user_uploads,
+            idle_seconds=limits.upload_idle_seconds,
+        ),
+        held_bytes=limits.held_bytes,
+    )
+
+
+def connection_limits(settings: Settings, *, descriptors: int) -> ConnectionLimits:
+    """For the gRPC server, of a process that may have so many `descriptors`: most are for the files of jobs, whoever
+    connects."""
+    total = max(_LEAST_CONNECTIONS, min(settings.grpc.connections, descriptors // _GRPC_SHARE))
+    return ConnectionLimits(
+        total=total,
+        strangers=max(1, total // _GRPC_STRANGERS_SHARE),
+        per_client=settings.grpc.connections_per_client,
+        handshake_seconds=settings.grpc.handshake_seconds,
+    )
 
 
 def accept_limits(settings: Settings) -> AcceptLimits:

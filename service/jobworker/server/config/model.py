@@ -90,6 +90,20 @@ class Grpc(_Section):
     max_message_bytes: Annotated[_Int, Field(ge=65536, le=1 << 30)] = Field(
         4 << 20, description="The largest request message.", json_schema_extra=RESTART
     )
+    connections: Count = Field(
+        4000,
+        description="Connections at a time; fewer where the process may not have four times as many files open "
+        "(RLIMIT_NOFILE). A quarter of them, at the most, without a call so far, half of these of one address.",
+        json_schema_extra=RESTART,
+    )
+    connections_per_client: Count = Field(
+        100,
+        description="Connections of one user at a time; one more takes the place of the one that is idle longest.",
+        json_schema_extra=RESTART,
+    )
+    handshake_seconds: Seconds = Field(
+        10, description="How long the handshake of a connection may take.", json_schema_extra=RESTART
+    )
     stall_seconds: Seconds = Field(
         300, description="A follower that takes nothing for so long is cut off.", json_schema_extra=LIVE
     )
@@ -244,6 +258,30 @@ class Limits(_Section):
     )
     user_unfinished_batches: Count = Field(
         20_000, description="A user's batches that are not final.", json_schema_extra=LIVE
+    )
+    user_calls: Count = Field(
+        1000, description="A user's calls under way, over gRPC and REST, streams included.", json_schema_extra=LIVE
+    )
+    user_streams: Count = Field(
+        500,
+        description="Of these, calls that last as long as the client likes: followers, and waits for a batch.",
+        json_schema_extra=LIVE,
+    )
+    user_uploads: Count = Field(
+        100,
+        description="Of these, streams of jobs on their way in (ExecuteJobs) at a time; more wait for their turn.",
+        json_schema_extra=LIVE,
+    )
+    upload_idle_seconds: Seconds = Field(
+        60,
+        description="How long a request over gRPC may take to come, of one that is a stream each message.",
+        json_schema_extra=LIVE,
+    )
+    held_bytes: Annotated[_Int, Field(ge=1 << 20, le=_MOST)] = Field(
+        128 << 20,
+        description="What is held in memory for all clients until they take it. When it is used up, readers wait, and "
+        "streams are ended whose client has taken nothing for a second.",
+        json_schema_extra=LIVE,
     )
     free_disk_bytes: Annotated[_Int, Field(ge=0, le=_MOST)] = Field(
         256 << 20,

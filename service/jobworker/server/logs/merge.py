@@ -21,6 +21,7 @@ from jobworker.server.model import JobState
 
 if TYPE_CHECKING:
     from jobworker.server.logs.ask import Ask
+    from jobworker.server.logs.budget import Hold
     from jobworker.server.logs.logfile import LogFiles
     from jobworker.server.logs.pieces import Form
     from jobworker.server.model import BatchView, JobView, LogStream
@@ -34,12 +35,14 @@ _NEW, _LIVE, _PASSING, _DONE = range(4)
 class Merge(Generic[T]):
     """`async with Merge(...) as merge: while (piece := await merge.next()) is not None: ...`
 
-    Memory: some bytes for each selected job, one open file for each that runs.
+    Memory: some bytes for each selected job, one open file for each that runs. With `hold`, nothing is read before that
+    has room; whoever sends the piece on gives it back.
     """
 
-    def __init__(self, *, batch: BatchView, ask: Ask, files: LogFiles, form: Form[T]) -> None:
+    def __init__(self, *, batch: BatchView, ask: Ask, files: LogFiles, form: Form[T], hold: Hold | None = None) -> None:
         self._batch = batch
         self._ask = ask
+        self._hold = hold
         self._files = files
         self._slices = files.slices
         self._form = form
@@ -87,6 +90,8 @@ class Merge(Generic[T]):
                 if piece is not None:
                     return piece
             elif self._left and not self._has_work():
+                if self._hold is not None:
+                    self._hold.give()
                 await self._wait()
             steps += 1
             if not steps % _STEPS_AT_ONCE and self._slices.over:
@@ -158,6 +163,8 @@ class Merge(Generic[T]):
         return self._passing[0] if self._passing else None
 
     async def _step(self, follow: Follow[T]) -> T | None:
+        if self._hold is not None and self._hold.since is None:
+            await self._hold.take()
         try:
             piece = follow.step()
         except BlockingIOError:

@@ -16,7 +16,8 @@ from jobworker.server.rest import answer, body, context, decode, encode, query
 from jobworker.server.rest.refusal import HTTP_REFUSALS
 from jobworker.server.rest.resume import LAST_EVENT_ID, Place
 from jobworker.server.rest.stream import Events, Lines, Stream
-from jobworker.server.rpc.interceptors import REQUEST_BYTES_MAX, servicer_method
+from jobworker.server.rpc.handler import servicer_method
+from jobworker.server.rpc.interceptors import REQUEST_BYTES_MAX
 from jobworker.server.threads import StartedPool
 from jobworker.v1 import query_pb2
 

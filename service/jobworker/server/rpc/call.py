@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from jobworker.server.errors import UnavailableError
 from jobworker.server.ids import CorrelationId
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Call:
     cut_by: JobworkerError | None = field(default=None)
     remote: Remote | None = None  # the caller's span, as it told it
     record: CallRecord | None = None  # for the call's own
+    at_end: list[Callable[[], None]] = field(default_factory=list)  # once all of the answer is on its way
+
+    def finish(self, _: object = None) -> None:
+        """Gives back what was taken for the call."""
+        while self.at_end:
+            self.at_end.pop()()
 
     def cut(self, error: JobworkerError) -> None:
         """Ends the call with an error, wherever it waits; once."""
@@ -51,6 +58,9 @@ class Call:
 
 # Health and reflection have long calls too.
 _FOLLOWED = "/jobworker.v1.JobQueryService/"
+# Of everyone; what one may have is far less (shares.py).
+_MAX_CALLS = 20_000
+_RETRY_SECONDS = 1.0
 
 CURRENT: ContextVar[Call] = ContextVar("jobworker_call")
 
@@ -126,10 +136,12 @@ class Calls:
         """A call begins.
 
         Raises:
-            JobworkerError: none is taken any more.
+            JobworkerError: none is taken any more, or not now.
         """
         if self.closed_by is not None:
             raise self.closed_by
+        if len(self._calls) >= _MAX_CALLS:
+            raise UnavailableError("too many calls are under way", retry_after_seconds=_RETRY_SECONDS)
         self._calls.add(call)
         self._idle.clear()
 

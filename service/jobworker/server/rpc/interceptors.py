@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from jobworker.server.errors import (
     AuthReason,
@@ -28,7 +28,8 @@ from jobworker.server.errors import (
 from jobworker.server.ids import CorrelationId
 from jobworker.server.rpc import status
 from jobworker.server.rpc.call import CURRENT, Call, Calls, Principal
-from jobworker.server.rpc.parse import parse
+from jobworker.server.rpc.handler import innermost, transport_handler
+from jobworker.server.rpc.shares import Shares
 from jobworker.server.slices import Slices
 from jobworker.server.telemetry.calls import ACCEPTED, THROTTLED, CallObserver
 from jobworker.server.telemetry.failure import describe, trace
@@ -39,6 +40,8 @@ from jobworker.server.telemetry.traces import Traces
 if TYPE_CHECKING:
     from google.rpc import status_pb2
 
+    from jobworker.server.rpc.connections import Connections
+
 CORRELATION_METADATA = "x-correlation-id"
 AUTHORIZATION_METADATA = "authorization"
 
@@ -47,6 +50,8 @@ LONG_METHODS = frozenset({"/jobworker.v1.JobQueryService/WaitBatch"})
 LOGIN = "/jobworker.v1.AuthService/Login"
 # Smaller than `grpc.max_message_bytes` where a method needs no more. A login takes a certificate alone.
 REQUEST_BYTES_MAX = {LOGIN: 8 << 10}
+# Each holds a file while it comes in.
+_UPLOADS = frozenset({"/jobworker.v1.JobScheduleService/ExecuteJobs"})
 
 Behaviour = Callable[[Call, Any, Any], Awaitable[Any]]
 # What a call comes to: request and context, as the transport has them.
@@ -72,6 +77,8 @@ class Layers:
     transport: str = "grpc"
     end: Callable[[Any, status_pb2.Status], Awaitable[Any]] = status.end
     observer: CallObserver = field(default_factory=CallObserver)
+    shares: Shares = field(default_factory=Shares)
+    connections: Connections | None = None  # of gRPC, when they are counted
 
     def around(self, method: str, handler: Any, behaviour: Behaviour) -> Entry:
         """`behaviour`, which is what `handler` does, with every layer around it."""
@@ -93,21 +100,16 @@ class Layers:
 
     def wrap(self, method: str, handler: Any) -> Any:
         """A gRPC handler with every layer around it."""
-        inner = self.around(method, handler, _innermost(method, handler, self.slices))
+        inner = self.around(
+            method, handler, innermost(handler, self.shares, self.slices, REQUEST_BYTES_MAX.get(method))
+        )
         came_from = self.observer.peer
 
         async def entry(request: Any, context: Any) -> Any:
             came_from(context.peer())
             return await inner(request, context)
 
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[handler.request_streaming, handler.response_streaming]
-        # Requests are decoded inside the layers: gRPC would answer garbage with UNKNOWN and the exception's text.
-        return make(entry, request_deserializer=None, response_serializer=_serializer(handler.response_serializer))
+        return transport_handler(handler, entry)
 
 
 def _measure(layers: Layers, method: str, proceed: Behaviour) -> Behaviour:
@@ -274,6 +276,36 @@ def _correlate(_layers: Layers, _method: str, proceed: Behaviour) -> Behaviour:
     return behaviour
 
 
+def _share(layers: Layers, method: str, proceed: Behaviour) -> Behaviour:
+    """The caller has connections and calls left. A call over gRPC is over when its answer was taken, which may be long
+    after its handler is done."""
+    shares, is_grpc = layers.shares, layers.transport == "grpc"
+    connections = layers.connections if is_grpc else None
+
+    async def behaviour(call: Call, request: Any, context: Any) -> Any:
+        assert call.principal is not None  # noqa: S101  (it was identified)
+        user = call.principal.user
+        if connections is not None:
+            peer = context.peer()
+            connection = connections.of(peer) or await connections.admit(peer, user)
+            connection.begin()
+            call.at_end.append(connection.end)
+        try:
+            shares.enter(user, call)
+            call.at_end.append(partial(shares.leave, user, call))
+            if method not in _UPLOADS:
+                return await proceed(call, request, context)
+            async with shares.uploads(call):
+                return await proceed(call, request, context)
+        finally:
+            if is_grpc:
+                call.task.add_done_callback(call.finish)
+            else:  # there a task is a connection's
+                call.finish()
+
+    return behaviour
+
+
 # The order, outermost first.
 LAYERS: tuple[Callable[[Layers, str, Behaviour], Behaviour], ...] = (
     _measure,
@@ -282,6 +314,7 @@ LAYERS: tuple[Callable[[Layers, str, Behaviour], Behaviour], ...] = (
     _answer_errors,
     _count_refusals,
     _identify,
+    _share,
     _correlate,
 )
 
@@ -293,62 +326,8 @@ async def echo_correlation(call: Call, context: Any) -> None:
     await context.send_initial_metadata(metadata)
 
 
-def servicer_method(handler: Any) -> Callable[[Any, Any], Any]:
-    """What the servicer has for a gRPC handler, whichever of the four kinds it is."""
-    method: Callable[[Any, Any], Any] = (
-        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-    )
-    return method
-
-
 def _authorization(context: Any) -> str | None:
     values = [value for key, value in context.invocation_metadata() or () if key == AUTHORIZATION_METADATA]
     if len(values) > 1:
         raise UnauthenticatedError(AuthReason.TOKEN_MALFORMED, "there is more than one token")
     return values[0] if values else None
-
-
-def _innermost(method: str, handler: Any, slices: Slices) -> Behaviour:
-    """The handler itself, decoding what it is sent; all four kinds as one."""
-    decode, most_bytes = handler.request_deserializer, REQUEST_BYTES_MAX.get(method)
-    inner = servicer_method(handler)
-
-    async def behaviour(_call: Call, request: Any, context: Any) -> Any:
-        if handler.request_streaming:
-            message = _decoded(request, decode, slices)
-        else:
-            # Refused by size is what it would take time to decode.
-            if most_bytes is not None and len(request) > most_bytes:
-                raise invalid("request", f"has more than {most_bytes} bytes")
-            message = await _decode(request, decode, slices)
-        result = inner(message, context)
-        if hasattr(result, "__aiter__"):  # reflection's are generators
-            async for response in result:
-                await context.write(response)
-            return None
-        return await result
-
-    return behaviour
-
-
-async def _decode(raw: bytes, decode: Callable[[bytes], Any], slices: Slices) -> Any:
-    message = decode(b"")
-    try:
-        await parse(message, raw, slices)
-    except DecodeError as error:
-        raise invalid("request", "is not a message of this method") from error
-    return message
-
-
-async def _decoded(raws: AsyncIterator[bytes], decode: Callable[[bytes], Any], slices: Slices) -> AsyncIterator[Any]:
-    async for raw in raws:
-        yield await _decode(raw, decode, slices)
-
-
-def _serializer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """Responses that are bytes are messages already, see chunk.py."""
-
-    def serialized(message: Any) -> bytes:
-        return message if type(message) is bytes else serialize(message)
-
-    return serialized

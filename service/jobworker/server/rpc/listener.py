@@ -14,12 +14,16 @@ from jobworker.server.listening import explained
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jobworker.server.rpc.connections import ConnectionLimits
+
 MAX_REQUEST_BYTES = 4 << 20
 _MAX_METADATA_BYTES = 16 << 10
 _KEEPALIVE_MS = 10_000  # and as long again for the answer
 _PING_TIMEOUT_MS = 20_000  # on a slow link a ping waits behind the data; still, who vanished is noticed within 30 s
 _CLIENT_PING_MS = 5_000  # clients that ping more often than this are sent away
 _MAX_STREAMS_PER_CONNECTION = 1000
+_MAX_PENDING = 1_000_000
+_PENDING_SECONDS = 300
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
@@ -32,7 +36,12 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", _CLIENT_PING_MS),
+    ("grpc.http2.min_ping_interval_without_data_ms", _CLIENT_PING_MS),
+    # A call that gRPC has and nobody has taken yet: by default a thousand of them, and then some are dropped, which
+    # their callers see as CANCELLED. Here each is taken, and refused with a status, see call.py and shares.py.
+    ("grpc.server.max_pending_requests", _MAX_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
+    ("grpc.server_max_unrequested_time_in_server", _PENDING_SECONDS),
 )
 
 
@@ -53,11 +62,24 @@ class Listener:
     """A gRPC server on one address. `port` is the one in use, when 0 was asked for."""
 
     def __init__(
-        self, *, tls: Tls, host: str, port: int, max_request_bytes: int = MAX_REQUEST_BYTES, share_port: bool = False
+        self,
+        *,
+        tls: Tls,
+        host: str,
+        port: int,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
+        share_port: bool = False,
+        connections: ConnectionLimits,
     ) -> None:
         """`share_port`: with who holds it for us (SO_REUSEPORT); without one, a second server would take the same port
         in silence, and half of the calls."""
-        own = (("grpc.max_receive_message_length", max_request_bytes), ("grpc.so_reuseport", int(share_port)))
+        own = (
+            ("grpc.max_receive_message_length", max_request_bytes),
+            ("grpc.so_reuseport", int(share_port)),
+            ("grpc.max_allowed_incoming_connections", connections.total),
+            # From the connection to the first HTTP/2 settings; by default two minutes.
+            ("grpc.server_handshake_timeout_ms", round(connections.handshake_seconds * 1000)),
+        )
         self._server = grpc.aio.server(options=(*OPTIONS, *own))
         self._credentials = grpc.ssl_server_credentials(
             [(tls.private_key_pem, tls.certificate_chain_pem)],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jobworker.server.errors import InvalidRequestError, PermissionDeniedError, invalid
 from jobworker.server.ids import CorrelationId
 from jobworker.server.logs import ask
+from jobworker.server.logs.budget import Hold
 from jobworker.server.logs.merge import Merge
 from jobworker.server.model import BatchState, JobState
 from jobworker.server.rpc import convert, waiting
@@ -21,6 +22,7 @@ from jobworker.v1 import job_pb2, query_pb2, query_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from jobworker.server.logs.budget import Budget
     from jobworker.server.logs.logfile import LogFiles
     from jobworker.server.model import BatchView
     from jobworker.server.slices import Slices
@@ -43,11 +45,20 @@ class Find(Protocol):
 class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
     """See query.proto."""
 
-    def __init__(self, *, batches: Find, files: LogFiles, stall_seconds: float, clock_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        batches: Find,
+        files: LogFiles,
+        stall_seconds: float,
+        clock_ns: Callable[[], int],
+        budget: Budget,
+    ) -> None:
         """A stream whose client takes nothing for `stall_seconds` is cut."""
         self._batches = batches
         self._files = files
         self._slices = files.slices
+        self._budget = budget
         self.stall_seconds = stall_seconds  # of streams that begin from now on
         self._chunks = Chunks(clock_ns=clock_ns)
 
@@ -57,16 +68,19 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
         wanted = await _log_ask(batch, request, self._slices)
         stall = Stall(call=CURRENT.get(), stall_seconds=self.stall_seconds)
         # The next piece is read once the last one is on its way: the client's own pace, and one piece in memory.
+        hold = self._hold()
         with stall:
-            async with Merge(batch=batch, ask=wanted, files=self._files, form=self._chunks) as merge:
+            async with Merge(batch=batch, ask=wanted, files=self._files, form=self._chunks, hold=hold) as merge:
                 while (piece := await merge.next()) is not None:
                     stall.begin()
                     await context.write(piece)
                     stall.end()
+                    hold.give()
 
     async def SearchJob(self, request: query_pb2.SearchJobRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         """Tells jobs in index order, each with its log as text."""
         batch = await self._load(request.correlation_id)
+        hold = self._hold()
         search = Search(
             batch=batch,
             indexes=await ask.selected(batch, request.job_index, self._slices),
@@ -74,14 +88,18 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
             follow=not request.snapshot,
             with_log=not request.omit_log,
             files=self._files,
+            hold=hold,
         )
         stall = Stall(call=CURRENT.get(), stall_seconds=self.stall_seconds)
         with stall:
             async with aclosing(search.responses()) as responses:
                 async for response in responses:
+                    await hold.take()  # jobs without a log are sent too
                     stall.begin()
                     await context.write(response)
                     stall.end()
+                    if not search.holding:
+                        hold.give()
 
     async def GetBatch(self, request: query_pb2.GetBatchRequest, context: Any) -> job_pb2.Batch:  # noqa: ARG002, N802
         """A batch in counts."""
@@ -109,10 +127,13 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
             user = request.user or None
         elif request.user not in ("", user):
             raise PermissionDeniedError(f"{caller().user} sees no batches of others")
+        page_size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
+        if page_size > _DEFAULT_PAGE:
+            await self._hold().take()
         page, next_token = await self._batches.list(
             user=user,
             states=convert.states(request.state, BatchState),
-            page_size=min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE),
+            page_size=page_size,
             page_token=request.page_token,
             slices=self._slices,
         )
@@ -131,6 +152,13 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
         batch = self._find(correlation_id)
         await batch.load(self._slices.in_thread)
         return batch
+
+    def _hold(self) -> Hold:
+        """For what is on its way to the current caller."""
+        call = CURRENT.get()
+        hold = Hold(budget=self._budget, user=caller().user, cut=call.cut)
+        call.at_end.append(hold.give)
+        return hold
 
     def _find(self, correlation_id: str) -> BatchView:
         return self._batches.find(about(correlation_id), user=scope())

@@ -19,6 +19,7 @@ from jobworker.v1 import query_pb2
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
+    from jobworker.server.logs.budget import Hold
     from jobworker.server.logs.logfile import LogFiles
     from jobworker.server.model import BatchView, JobEnd, JobView, LogStream
 
@@ -46,6 +47,7 @@ class Search:
         follow: bool,
         with_log: bool,
         files: LogFiles,
+        hold: Hold | None = None,
     ) -> None:
         self._batch = batch
         self._indexes = indexes
@@ -53,6 +55,8 @@ class Search:
         self._follow = follow and not states
         self._with_log = with_log
         self._files = files
+        self._hold = hold
+        self.holding = False  # text that a later response has
 
     async def responses(self) -> AsyncGenerator[query_pb2.SearchJobResponse]:
         """The jobs' messages, each as soon as there is something to tell."""
@@ -64,12 +68,15 @@ class Search:
             held = _Text(0, 0, "")  # the text of a final job is held back one step: it goes with the last message
             async with aclosing(self._texts(index)) as texts:
                 async for text in texts:
+                    self.holding = True
                     if held.text:
                         yield self._piece(index, held)
                     held = text
                     if self._follow and not self._batch.job_state(index).final:
+                        self.holding = False
                         yield self._piece(index, held)
                         held = _Text(text.end, text.end, "")
+            self.holding = False
             if self._follow:
                 await waiting.until_ended(self._batch, index)
             job = self._batch.job(index)
@@ -83,7 +90,7 @@ class Search:
         for stream in self._batch.job(index).spec.output.streams:
             decoding = _Decoding(base)
             wanted = Ask(indexes=[index], follow=self._follow, only=stream)
-            async with Merge(batch=self._batch, ask=wanted, files=self._files, form=decoding) as merge:
+            async with Merge(batch=self._batch, ask=wanted, files=self._files, form=decoding, hold=self._hold) as merge:
                 while (text := await merge.next()) is not None:
                     if text.text:
                         yield text

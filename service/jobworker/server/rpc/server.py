@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grpc_channelz.v1 import channelz_pb2_grpc
@@ -11,17 +11,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from jobworker.server.errors import UnavailableError
+from jobworker.server.logs.budget import Budget
 from jobworker.server.logs.logfile import LogFiles
 from jobworker.server.logs.watch import Watch
 from jobworker.server.rpc import channelz
 from jobworker.server.rpc.admin import AdminServicer
 from jobworker.server.rpc.auth import AuthServicer, Login
 from jobworker.server.rpc.call import Calls
+from jobworker.server.rpc.connections import ConnectionLimits, Connections
 from jobworker.server.rpc.health import Health
 from jobworker.server.rpc.interceptors import Authenticator, Layers
 from jobworker.server.rpc.listener import MAX_REQUEST_BYTES, Listener
+from jobworker.server.rpc.memory import MemoryTrim
 from jobworker.server.rpc.query import QueryServicer
 from jobworker.server.rpc.schedule import ScheduleServicer
+from jobworker.server.rpc.shares import Shares, UserLimits
 from jobworker.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -66,9 +70,12 @@ class Identity(Authenticator, Login, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLimits:
-    """How long a client may take nothing before its stream is cut."""
+    """How long a client may take nothing before its stream is cut, what one user may have under way, and how many bytes
+    are held for all until they are taken."""
 
     stall_seconds: float = 300.0
+    user: UserLimits = field(default_factory=UserLimits)
+    held_bytes: int = 128 << 20
 
 
 class Drain(Protocol):
@@ -106,6 +113,9 @@ class RpcServer:
         methods: dict[str, Any],
         layers: Layers,
         query: QueryServicer,
+        budget: Budget,
+        connections: Connections,
+        memory: MemoryTrim,
         show: Callable[[], Awaitable[None]],
     ) -> None:
         self.methods = methods  # by full name, as generated code has them: bare, for a transport that is not gRPC
@@ -118,6 +128,9 @@ class RpcServer:
         self._files = files
         self._watch = watch
         self._query = query
+        self._budget = budget
+        self._connections = connections
+        self._memory = memory
         self._closed = False
         self._listening = False
 
@@ -162,6 +175,7 @@ class RpcServer:
         except OSError:
             self._close()
             raise
+        await self._connections.open(self._listener.port)
         self._listening = True
         # "" too: whoever is told to stop still answers queries.
         for service in {"", *SERVICES} - {_SCHEDULE}:
@@ -171,6 +185,8 @@ class RpcServer:
     def configure(self, limits: StreamLimits) -> None:
         """Takes other limits, for streams that begin from now on."""
         self._query.stall_seconds = limits.stall_seconds
+        self._budget.configure(total_bytes=limits.held_bytes)
+        self.layers.shares.configure(limits.user)
 
     async def drain(self) -> None:
         """Health says NOT_SERVING; calls that come now are answered UNAVAILABLE, streams and waits end with it; short
@@ -184,12 +200,14 @@ class RpcServer:
         """Drains, gives short calls `grace_seconds`, then closes everything; again, it does nothing."""
         await self.drain()
         await self._calls.settle(grace_seconds)
+        await self._connections.close()
         await self._listener.stop(_CLOSE_SECONDS)
         self._close()
 
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._memory.close()
             self._watch.close()
             self._files.close()
 
@@ -204,6 +222,7 @@ def build(
     host: str,
     port: int,
     limits: StreamLimits,
+    connection_limits: ConnectionLimits,
     admin: Administration,
     log: Log,
     clock_ns: Callable[[], int],
@@ -222,6 +241,9 @@ def build(
     files = LogFiles(watch=watch, slices=slices)
     calls = Calls()
     health = Health()
+    budget = Budget(total_bytes=limits.held_bytes)
+    memory = MemoryTrim(loop=loop)
+    connections = Connections(limits=connection_limits, memory=memory, log=log)
     layers = Layers(
         identity=identity,
         calls=calls,
@@ -230,6 +252,8 @@ def build(
         observer=observer,
         traces=traces,
         slices=slices,
+        shares=Shares(limits.user, memory=memory),
+        connections=connections,
     )
     wrapped: dict[str, Any] = {}
     methods: dict[str, Any] = {}
@@ -238,7 +262,9 @@ def build(
     schedule_pb2_grpc.add_JobScheduleServiceServicer_to_server(
         ScheduleServicer(acceptor=acceptor, batches=batches, scheduler=scheduler, slices=slices), handlers
     )
-    query = QueryServicer(batches=batches, files=files, stall_seconds=limits.stall_seconds, clock_ns=clock_ns)
+    query = QueryServicer(
+        batches=batches, files=files, stall_seconds=limits.stall_seconds, clock_ns=clock_ns, budget=budget
+    )
     query_pb2_grpc.add_JobQueryServiceServicer_to_server(query, handlers)
 
     async def show() -> None:
@@ -257,7 +283,14 @@ def build(
     names = (*SERVICES, _HEALTH, channelz.SERVICE.full_name, reflection.SERVICE_NAME)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), handlers)
     return RpcServer(
-        listener=Listener(tls=tls, host=host, port=port, max_request_bytes=max_message_bytes, share_port=share_port),
+        listener=Listener(
+            tls=tls,
+            host=host,
+            port=port,
+            max_request_bytes=max_message_bytes,
+            share_port=share_port,
+            connections=connection_limits,
+        ),
         handlers=wrapped,
         health=health,
         calls=calls,
@@ -266,6 +299,9 @@ def build(
         methods=methods,
         layers=layers,
         query=query,
+        budget=budget,
+        connections=connections,
+        memory=memory,
         show=show,
     )
 
