@@ -189,7 +189,7 @@ class Intake:
             line = await self._acceptor.slices.in_thread(partial(_checked, spec, prefix))
         else:
             line = _checked(spec, prefix)
-        with _disk_full_is_told():
+        with _full_is_told():
             if self._count == 0:
                 options = options or BatchOptions()
                 check_options(options, prefix=prefix)
@@ -237,10 +237,14 @@ def _checked(spec: JobSpec, prefix: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _disk_full_is_told() -> Iterator[None]:
+def _full_is_told() -> Iterator[None]:
     try:
         yield
     except OSError as e:
+        if e.errno in (errno.EMFILE, errno.ENFILE):
+            raise ExhaustedError(
+                "too many files are open at once", subject="service", retry_after_seconds=_BUSY_RETRY_SECONDS
+            ) from e
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ExhaustedError(
@@ -271,7 +275,11 @@ class _NewIntake(Intake):
             labels=options.labels,
         )
         os.mkdir(self._folder, mode=0o700)
-        self._writer = BatchWriter(f"{self._folder}/{BATCH}", self._header, self._digest)
+        try:
+            self._writer = BatchWriter(f"{self._folder}/{BATCH}", self._header, self._digest)
+        except OSError:
+            self._acceptor.layout.discard(self._folder)
+            raise
 
     def _add(self, line: bytes) -> None:
         limit = self._acceptor.limits.batch_jobs
@@ -295,7 +303,7 @@ class _NewIntake(Intake):
 
         durable = self._acceptor.syncer.run(sync)
         try:
-            with _disk_full_is_told():
+            with _full_is_told():
                 await asyncio.shield(durable)
                 await self._acceptor.active_folder.sync()
         except asyncio.CancelledError:
