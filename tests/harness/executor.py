@@ -33,16 +33,19 @@ class Executor:
         prefix: Sequence[str] = (),
         env: dict[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        sees_tests: bool = True,
         **popen: Any,
     ) -> None:
         self.folder = folder
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.connection = Connection(self._ours)
-        # Jobs may write the folder, and find the Python of the tests.
-        folder.chmod(0o777)
-        seen = ["--writable", str(folder), "--writable", str(scratch.ROOT)]
-        for path in scratch.PROGRAMS:
-            seen += ["--readable", path]
+        seen: list[str] = []
+        if sees_tests:
+            # Jobs may write the folder, and find the Python of the tests.
+            folder.chmod(0o777)
+            seen += ["--writable", str(folder), "--writable", str(scratch.ROOT)]
+            for path in scratch.PROGRAMS:
+                seen += ["--readable", path]
         self.stderr_path = folder / "executor.stderr"
         with self.stderr_path.open("ab") as stderr:
             self.process = subprocess.Popen(

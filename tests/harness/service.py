@@ -87,10 +87,14 @@ class Service:
         }
         return {**os.environ, **{f"JOBWORKER_{k}": v for k, v in settings.items()}, **self._variables}
 
-    def start(self, *, prefix: Sequence[str] = (), **popen: Any) -> Service:
-        """Starts it, and waits until it answers. `prefix`: what it is started through, setpriv say."""
+    def make_pki(self) -> None:
+        """Makes its PKI, if there is none; `start` does."""
         if not self.pki.exists():
             self.passwords = make_pki(self.pki).passwords
+
+    def start(self, *, prefix: Sequence[str] = (), **popen: Any) -> Service:
+        """Starts it, and waits until it answers. `prefix`: what it is started through, setpriv say."""
+        self.make_pki()
         self.folder.mkdir(exist_ok=True)
         with (self.folder / "output").open("ab") as output:
             self._process = subprocess.Popen(

@@ -66,8 +66,8 @@ def choose(wishes: Wishes) -> Isolation:
 
 def _check_work(setting: isolation.Setting) -> None:
     """Without a root of their own, jobs must get to their work folders by the machine's."""
-    if setting.view.tmp is not None and setting.user is not None:
-        detail = isolation.try_folder(setting.view.tmp, setting.user)
+    if setting.view.work is not None and setting.user is not None:
+        detail = isolation.try_folder(setting.view.work, setting.user)
         if detail:
             raise RefusedError(f"jobs run as user {setting.user.uid}, who cannot use the work folders: {detail}")
 

@@ -44,6 +44,7 @@ from .timers import Timers
 TREE = "orphans by session, mark and pipe"
 
 _SOFTWARE_ERROR = 70  # EX_SOFTWARE, sysexits(3)
+_TMPS = ("/tmp/", "/var/tmp/")  # noqa: S108
 _EX_CONFIG = 78  # starting again would not help
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts")
 
@@ -84,10 +85,14 @@ def _wishes(options: argparse.Namespace) -> guard.Wishes:
         work.prepare(root, *(user or (os.geteuid(), os.getegid())))
     view = rootfs.View(
         readable=[*rootfs.READABLE, *options.readable],
-        writable=options.writable if root is None else [*options.writable, root],
+        writable=options.writable if root is None else [*options.writable, f"{root}/{work.BATCHES}"],
         hidden=options.hide,
-        tmp=None if root is None else f"{root}/{work.TMP}",
+        work=None if root is None else f"{root}/{work.BATCHES}",
+        tmp=None,
     )
+    # What lies below the machine's own /tmp takes folders there, and those are to be none on disk.
+    if root is not None and not any(path.startswith(_TMPS) for path in (*view.readable, *view.writable)):
+        view = view._replace(tmp=f"{root}/{work.TMP}")
     return guard.Wishes(
         isolate=options.isolate == "auto",
         setting=isolation.Setting(view, user),
@@ -123,7 +128,7 @@ def _run(
     sys.setswitchinterval(0.001)
     environment = clean.job_environment(options.path, options.home)
     if chosen.kind == guard.LANDLOCK and options.work is not None:
-        environment["TMPDIR"] = wishes.setting.view.tmp or "/"  # the machine's /tmp is not theirs to write
+        environment["TMPDIR"] = f"{options.work}/{work.TMP}"  # the machine's /tmp is not theirs to write
     outbox = Outbox()
     timers = Timers()
     wake_read, wake_write = os.pipe()
@@ -175,7 +180,7 @@ def _run(
         worker=control,
         say=say,
     )
-    work_folders = control.work = _work(wishes, chosen)
+    work_folders = control.work = _work(options.work, wishes, chosen)
     control.starter = Starter(
         spawner=Spawner(environment=environment, open_files=clean.job_open_files()),
         null=os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC),
@@ -216,12 +221,15 @@ def _run(
     _or_die(pump.run)
 
 
-def _work(wishes: guard.Wishes, chosen: guard.Isolation) -> Optional[work.Work]:
-    tmp = wishes.setting.view.tmp
-    if tmp is None:
+def _work(root: Optional[str], wishes: guard.Wishes, chosen: guard.Isolation) -> Optional[work.Work]:
+    if root is None:
         return None
-    owns_memory = chosen.kind in (guard.NAMESPACES, guard.CONTAINER)
-    return work.Work(os.path.dirname(tmp), owns_memory=owns_memory, say=say)
+    tmp = {
+        guard.NAMESPACES: None if wishes.setting.view.tmp is None else "/tmp",  # noqa: S108
+        guard.CONTAINER: "/tmp",  # noqa: S108
+        guard.LANDLOCK: f"{root}/{work.TMP}",
+    }.get(chosen.kind)
+    return work.Work(root, tmp=tmp, owns_memory=chosen.kind in (guard.NAMESPACES, guard.CONTAINER), say=say)
 
 
 def _restrict(

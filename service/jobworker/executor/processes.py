@@ -4,6 +4,7 @@ that of every other's. It knows no messages: whom to end is told to the reaper.
 
 import os
 import resource
+import threading
 from typing import Callable, Dict, Iterator, Optional
 
 from . import tree
@@ -14,8 +15,10 @@ from .timers import Timers
 
 # Of what the machine, the user and the control group allow, jobs get so much; the rest is for the service.
 _SHARE = 7 / 8
-# Of what jobs get: from here on somebody is ended.
-_FULL = 0.9
+# Of what jobs get: above the first it is worth a look, above the second somebody is ended.
+_MANY, _FULL = 1 / 4, 0.9
+# Nobody with fewer is what a machine runs out of processes for.
+_FEWEST = 64
 _PER_SECOND = 50_000  # as fast as processes are made, about
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.02, 1.0
 
@@ -60,21 +63,21 @@ class ProcessWatchdog:
     def begin(self) -> None:
         """Looks, now and from then on."""
         tasks = self._tasks()
-        if tasks > self._limit * _FULL:
-            self.relieve(at=int(self._limit * _FULL))
+        # Only then can jobs have many, and the closer look is worth its while.
+        if tasks > self._limit * _MANY:
+            self._look()
         left = max(0, self._limit - tasks)
         wait = min(max(left / _PER_SECOND, _SHORTEST_SECONDS), _LONGEST_SECONDS)
         self._timers.at(self._clock() + wait, self.begin)
 
-    def relieve(self, *, at: int = 0) -> None:
-        """Ends the job that holds most, where all hold more than `at`, and it at least half of that."""
+    def relieve(self) -> None:
+        """There was no room for a process: ends the job that holds most, unless one that was ended is still going."""
         counted = census(self._jobs, self._orphans)
         held = sum(each.tasks for each in counted.values())
-        living = [(each.tasks, job) for job, each in counted.items() if not job.killed]
-        if held <= at or not living:
-            return
-        most, job = max(living, key=lambda each: each[0])
-        if most < max(_FEWEST, (held if at == 0 else at) // 2):
+        most, job = max(
+            ((each.tasks, job) for job, each in counted.items()), key=lambda each: each[0], default=(0, None)
+        )
+        if job is None or job.killed or most < _FEWEST:
             return
         detail = f"the machine was running out of processes, and of all jobs this one held most: {most} of {held}"
         self._say(f"{job.id}: {detail}")
@@ -92,9 +95,20 @@ class ProcessWatchdog:
             found += [int(current)] if current.isdigit() else []
         return min(found, default=0)
 
+    def _look(self) -> None:
+        held = sum(each.tasks for each in census(self._jobs, self._orphans).values())
+        # Others than jobs may be of this user too, and count (RLIMIT_NPROC): whether there is room is then to be tried.
+        if held > self._limit * _FULL or (held > self._limit * _MANY and not _has_room()):
+            self.relieve()
 
-# Nobody with fewer is what a machine runs out of processes for.
-_FEWEST = 64
+
+def _has_room() -> bool:
+    """Whether one more process, or thread, can be made now."""
+    try:
+        threading.Thread(target=int, name="room").start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _groups() -> Iterator[str]:

@@ -32,6 +32,7 @@ class View(NamedTuple):
     readable: Sequence[str]
     writable: Sequence[str]
     hidden: Sequence[str]  # whatever the others say
+    work: Optional[str]  # of the writable ones, that of the work folders
     tmp: Optional[str]  # the folder that is their /tmp, on disk; None: a tmpfs
 
 
@@ -46,9 +47,7 @@ def build(view: View) -> None:
     names = os.path.realpath("/etc/resolv.conf")  # often a link into /run
     _pivot()
     libc.mount("tmpfs", _NEW, "tmpfs", _PRIVATE, "mode=0755,size=4m")
-    # What lies below the machine's own /tmp would have its folders made in the one on disk.
-    below_tmp = any(path.startswith("/tmp/") for path in (*view.readable, *writable))  # noqa: S108
-    _make_own(None if below_tmp else view.tmp)
+    _make_own(view.tmp)
     bound: Set[str] = set()
     for path in sorted(view.readable, key=_real):
         _bind(path, _READ_ONLY, bound)

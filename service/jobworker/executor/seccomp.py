@@ -98,12 +98,21 @@ def restrict(*, protected: Sequence[int], strict: bool, keep_ports: bool) -> Non
     machine = os.uname().machine
     if machine not in _MACHINES:
         raise OSError(_ENOSYS, f"no system call filter is known for {machine}")
-    program = assemble(rules(protected=protected, strict=strict, keep_ports=keep_ports), _MACHINES[machine])
+    install(assemble(rules(protected=protected, strict=strict, keep_ports=keep_ports), _MACHINES[machine]))
+
+
+def install(program: bytes) -> None:
+    """Filters this thread, and all that it starts, by a program of `assemble`.
+
+    Raises:
+        OSError: the kernel has no filters.
+    """
     array = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: a length, and behind its padding a pointer.
     filters = struct.pack("@HP", len(program) // 8, ctypes.addressof(array))
     header = ctypes.create_string_buffer(filters, len(filters))
-    if libc.syscall(_SECCOMP[machine], ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_FLAG_SPEC_ALLOW), header) < 0:
+    number = ctypes.c_uint(_SET_MODE_FILTER)
+    if libc.syscall(_SECCOMP[os.uname().machine], number, ctypes.c_uint(_FLAG_SPEC_ALLOW), header) < 0:
         raise libc.last_error("seccomp")
 
 

@@ -14,17 +14,21 @@ from typing import Callable, Container, Deque, Iterable, Iterator, List, Optiona
 
 from . import sharedmemory
 
-TMP = ".tmp"  # what is /tmp to jobs in a new root
+# In the folder of all of it, which is not the jobs' to write: theirs are these two.
+BATCHES = "batches"
+TMP = "tmp"  # what is /tmp to jobs in a new root
 _TRASH = ".removed"
 _ENTRIES_AT_ONCE = 10_000
 
 
 class Work:
-    """`folder` for the thread that starts jobs; `removed` as well."""
+    """For the thread that starts jobs."""
 
-    def __init__(self, root: str, *, owns_memory: bool, say: Callable[[str], None]) -> None:
-        """`owns_memory`: nobody but jobs uses /dev/shm and the System V objects that are to be seen here."""
-        self._root = root
+    def __init__(self, root: str, *, tmp: Optional[str], owns_memory: bool, say: Callable[[str], None]) -> None:
+        """`tmp`: the jobs' own folder for temporary files. `owns_memory`: nobody but jobs uses /dev/shm and the System
+        V objects that are to be seen here."""
+        self._batches = f"{root}/{BATCHES}"
+        self._tmp = tmp
         self._owns_memory = owns_memory
         self._say = say
         self._made: Set[str] = set()
@@ -34,10 +38,8 @@ class Work:
 
     def begin(self) -> None:
         """Forgets what an executor before left, and starts the thread."""
-        os.makedirs(self._trash, mode=0o700, exist_ok=True)
-        for name in _names(self._root):
-            if name not in (TMP, _TRASH):
-                self._discard(name)
+        for name in _names(self._batches):
+            self._discard(self._batches, name)
         self._clear_shared()
         started = threading.Event()
 
@@ -56,7 +58,7 @@ class Work:
         Raises:
             OSError: it cannot be made.
         """
-        path = f"{self._root}/{batch}"
+        path = f"{self._batches}/{batch}"
         if batch not in self._made:
             try:
                 os.mkdir(path, 0o700)
@@ -71,7 +73,7 @@ class Work:
         for batch in batches:
             if batch in self._made:
                 self._made.discard(batch)
-                self._discard(batch)
+                self._discard(self._batches, batch)
         if had and not self._made:
             self._clear_shared()
 
@@ -80,31 +82,45 @@ class Work:
         self.over([batch for batch in self._made if batch not in batches])
 
     def _clear_shared(self) -> None:
-        for name in _names(f"{self._root}/{TMP}"):
-            self._discard(f"{TMP}/{name}")
+        if self._tmp is not None:
+            for name in _names(self._tmp):
+                self._discard(self._tmp, name)
         if self._owns_memory:
             sharedmemory.clear()
 
-    @property
-    def _trash(self) -> str:
-        return f"{self._root}/{_TRASH}"
-
-    def _discard(self, name: str) -> None:
-        self._count += 1
+    def _discard(self, folder: str, name: str) -> None:
+        """Out of sight by one rename, where the folder is ours; the rest is the thread's."""
+        trash = f"{folder}/{_TRASH}"
+        if name == _TRASH:
+            # What an executor before had not removed yet; or a job put it there.
+            self._wake.set()
+            return
         try:
-            os.rename(f"{self._root}/{name}", f"{self._trash}/{os.getpid()}.{self._count}")
+            if not os.path.isdir(trash) or os.path.islink(trash):
+                if os.path.lexists(trash):
+                    os.unlink(trash)
+                os.mkdir(trash, 0o700)
+            self._count += 1
+            os.rename(f"{folder}/{name}", f"{trash}/{os.getpid()}.{self._count}")
         except OSError as error:
-            self._say(f"{self._root}/{name}: cannot be removed: {error.strerror}")
+            if folder == self._batches:
+                self._say(f"{folder}/{name}: cannot be removed: {error.strerror}")
+            # In /tmp can be mount points, and what is another's.
         self._wake.set()
 
     def _remove_all(self) -> None:
         while True:
             self._wake.wait()
             self._wake.clear()
-            try:
-                empty(self._trash)
-            except OSError as error:
-                self._say(f"{self._trash}: cannot be emptied: {error.strerror}")
+            for folder in (self._batches, self._tmp):
+                if folder is None:
+                    continue
+                try:
+                    empty(f"{folder}/{_TRASH}")
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    self._say(f"{folder}/{_TRASH}: cannot be emptied: {error.strerror}")
 
 
 def _names(folder: str) -> List[str]:
@@ -115,16 +131,26 @@ def _names(folder: str) -> List[str]:
 
 
 def prepare(root: str, uid: int, gid: int) -> None:
-    """Makes the folder of all work folders, and what is /tmp in it, for that user alone.
+    """Makes the folder of it all, and in it those that are the jobs'.
 
     Raises:
-        OSError: it cannot be made, or is another's.
+        OSError: one cannot be made, or is no folder.
     """
-    for path, mode in ((root, 0o700), (f"{root}/{TMP}", 0o1777)):
-        os.makedirs(path, exist_ok=True)
+    os.makedirs(root, exist_ok=True)
+    for path, mode, is_jobs in (
+        (root, 0o711, False),
+        (f"{root}/{BATCHES}", 0o700, True),
+        (f"{root}/{TMP}", 0o1777, True),
+    ):
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            pass
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if os.geteuid() == 0:
+            if os.fstat(fd).st_uid != os.geteuid() and os.geteuid() != 0:
+                continue  # a volume's, whose owner decides
+            if is_jobs and os.geteuid() == 0:
                 os.fchown(fd, uid, gid)
             os.fchmod(fd, mode)
         finally:
@@ -138,7 +164,7 @@ def empty(folder: str) -> None:
     Raises:
         OSError: something cannot be removed; the rest is.
     """
-    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     failed: List[OSError] = []
     serial = count()
     try:
