@@ -9,17 +9,18 @@ from tests.harness.service import Api, Service, running
 from tests.harness.wait import until
 
 
-def test_no_more_jobs_of_a_batch_run_at_a_time_than_it_asked_for(alice: Api, tmp_path: Path) -> None:
-    at_work, over = tmp_path / "at-work", tmp_path / "over"
+def test_no_more_jobs_of_a_batch_run_at_a_time_than_it_asked_for(alice: Api, scratch: Path) -> None:
+    at_work, over = scratch / "at-work", scratch / "over"
     at_work.mkdir()
+    at_work.chmod(0o777)
     command = f'mkdir {at_work}/$$; n=$(ls {at_work} | wc -l); [ "$n" -le 3 ] || echo $n >> {over}; rmdir {at_work}/$$'
     final = alice.wait(alice.submit(*[command] * 400, batch=job_pb2.BatchOptions(parallelism=3)))
     assert final.counts.succeeded == 400
     assert not over.exists()
 
 
-def test_with_one_at_a_time_jobs_run_in_their_order(alice: Api, tmp_path: Path) -> None:
-    order = tmp_path / "order"
+def test_with_one_at_a_time_jobs_run_in_their_order(alice: Api, scratch: Path) -> None:
+    order = scratch / "order"
     commands = [f"echo {i} >> {order}" for i in range(200)]
     alice.wait(alice.submit(*commands, batch=job_pb2.BatchOptions(parallelism=1)))
     assert order.read_text().split() == [str(i) for i in range(200)]
@@ -65,7 +66,7 @@ def test_jobs_that_were_ordered_ahead_survive_the_servers_death_and_run_once(ser
 
 
 def test_batches_of_different_users_take_turns(tmp_path: Path, scratch: Path) -> None:
-    order = tmp_path / "order"
+    order = scratch / "order"
     with running(tmp_path / "service", JOBS__RUNNING="1") as service:
         alice, bob = service.api("alice"), service.api("bob")
         go = scratch / "go"

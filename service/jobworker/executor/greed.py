@@ -48,6 +48,7 @@ class Greed:
         self._clock = clock
         self._say = say
         self._told = False
+        self._ending: Dict[Job, int] = {}  # killed, with the bytes that they held then
 
     def begin(self) -> None:
         """Looks, now and from then on."""
@@ -73,7 +74,10 @@ class Greed:
         counted = census(self._jobs, self._orphans)
         # What no file backs; the greediest first.
         holders = sorted(((held.bytes, job) for job, held in counted.items()), key=lambda each: each[0], reverse=True)
-        too_much = held - most - sum(own for own, job in holders if job.killed)
+        # What ends gives its memory back before it is final, but its processes show none as soon as they begin to.
+        self._ending = {job: own for job, own in self._ending.items() if self._jobs.get(job.pid) is job}
+        too_much = held - most - sum(max(own, self._ending.get(job, 0)) for own, job in holders if job.killed)
+        too_much -= sum(own for job, own in self._ending.items() if job not in counted)
         living = [(own, job) for own, job in holders if not job.killed]
         if too_much > sum(own for own, _ in living):
             if not self._told:
@@ -86,4 +90,5 @@ class Greed:
             too_much -= own
             detail = f"memory ran out ({held} of {limit} bytes in all), and of all jobs this one held most: {own} bytes"
             self._say(f"{job.id}: {detail}")
+            self._ending[job] = own
             self._kill(job, detail)

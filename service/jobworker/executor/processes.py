@@ -20,7 +20,7 @@ _MANY, _FULL = 1 / 4, 0.9
 # Nobody with fewer is what a machine runs out of processes for.
 _FEWEST = 64
 _PER_SECOND = 50_000  # as fast as processes are made, about
-_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.02, 1.0
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.05, 1.0
 
 
 def find_limit() -> Optional[int]:
@@ -65,7 +65,7 @@ class ProcessWatchdog:
         tasks = self._tasks()
         # Only then can jobs have many, and the closer look is worth its while.
         if tasks > self._limit * _MANY:
-            self._look()
+            tasks = self._look()
         left = max(0, self._limit - tasks)
         wait = min(max(left / _PER_SECOND, _SHORTEST_SECONDS), _LONGEST_SECONDS)
         self._timers.at(self._clock() + wait, self.begin)
@@ -95,11 +95,13 @@ class ProcessWatchdog:
             found += [int(current)] if current.isdigit() else []
         return min(found, default=0)
 
-    def _look(self) -> None:
+    def _look(self) -> int:
+        """How many jobs have."""
         held = sum(each.tasks for each in census(self._jobs, self._orphans).values())
         # Others than jobs may be of this user too, and count (RLIMIT_NPROC): whether there is room is then to be tried.
         if held > self._limit * _FULL or (held > self._limit * _MANY and not _has_room()):
             self.relieve()
+        return held
 
 
 def _has_room() -> bool:
