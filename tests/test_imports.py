@@ -28,6 +28,7 @@ LAW: dict[str, set[str]] = {
     "server/errors": set(),
     "server/ids": {"server/errors"},
     "server/acceptloop": {"server.telemetry", "server/strangers"},
+    "server/folders": {"jobpki"},
     "server/listening": set(),
     "server/strangers": set(),
     "server/model": {"server/ids"},
@@ -58,8 +59,8 @@ LAW: dict[str, set[str]] = {
     "server/limits": {"server.config", "server.rest", "server.rpc", "server.scheduling", "server.telemetry"},
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",
-        "server.store", "server.telemetry", "server/control", "server/errors", "server/ids", "server/limits",
-        "server/listeners", "server/model", "server/reach", "server/slices", "server/threads",
+        "server.store", "server.telemetry", "server/control", "server/errors", "server/folders", "server/ids",
+        "server/limits", "server/listeners", "server/model", "server/reach", "server/slices", "server/threads",
     },
     "server/listeners": {
         "server.config", "server.identity", "server.rest", "server.rpc", "server.telemetry", "server/limits",
@@ -73,7 +74,7 @@ LAW: dict[str, set[str]] = {
         "server/reach",
         "supervisor",
     },
-    "supervisor": {"executor", "heldports", "jobpki", "server.config", "server/cli"},
+    "supervisor": {"executor", "heldports", "jobpki", "server.config", "server/cli", "server/folders"},
     "heldports": {"server.config", "server/listening"},
 }  # fmt: skip
 # (file's module, what it imports) -> allowed, of the executor alone: its protocol, and the maker of its zipapp.

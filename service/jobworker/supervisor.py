@@ -15,19 +15,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jobpki import directory
 from jobpki.errors import PkiError
+from jobpki.layout import ROOT_MODE
 from jobpki.publish import make_folders
 from jobworker.executor import bundle, protocol
 from jobworker.heldports import PortError, hold_ports, listeners
 from jobworker.server.cli import EX_CONFIG
 from jobworker.server.config.model import Settings
 from jobworker.server.config.sources import ConfigError, load
+from jobworker.server.folders import SERVER_FOLDERS, FolderError, Folders
 
 _FIRST_BACKOFF_SECONDS = 0.1
 _LAST_BACKOFF_SECONDS = 1.0
@@ -43,33 +45,39 @@ _SERVER_STOP_SECONDS = 20.0
 def run(*, config_file: Path | None, allow_root_jobs: bool) -> int:
     """Runs until SIGTERM or SIGINT; returns the exit status. `allow_root_jobs`: of a service that is root's."""
     with ExitStack() as held:
+        folders = held.enter_context(closing(Folders()))
         try:
             settings = load(config_file, os.environ).settings
-            _prepare(settings)
+            _prepare(settings, folders)
             held.enter_context(hold_ports(settings))
-        except (ConfigError, PkiError, PortError, OSError) as e:
-            print(f"jobworker: {e}", file=sys.stderr)
+        except (ConfigError, FolderError, PkiError, PortError, OSError) as e:
+            print(f"jobworker: {folders.shown(str(e))}", file=sys.stderr)
             return EX_CONFIG
         # In memory, and sealed: no job, and nobody else, can put another program in its place.
         program = bundle.build_sealed()
         held.callback(os.close, program)
         for_server, for_executor = map(held.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        command = _executor_command(settings, program, for_executor.fileno(), allow_root_jobs=allow_root_jobs)
-        executor = _Child("executor", command, (program, for_executor.fileno()))
-        kept = settings.paths.run / KEPT_CONFIG
-        command = _server_command(config_file, kept, for_server.fileno())
-        server = _Child("server", command, (for_server.fileno(),), blocked=frozenset({signal.SIGHUP}))
+
+        def executor_command() -> list[str]:
+            return _executor_command(settings, folders, program, for_executor.fileno(), allow_root_jobs=allow_root_jobs)
+
+        executor = _Child("executor", executor_command, (program, for_executor.fileno()))
+        command = _server_command(config_file, folders, for_server.fileno())
+        inherited = (for_server.fileno(), *folders.descriptors(*SERVER_FOLDERS).values())
+        server = _Child("server", lambda: command, inherited, blocked=frozenset({signal.SIGHUP}))
         return _Supervisor(executor, server, gone=lambda: _tell_gone(for_executor)).run()
 
 
-def _prepare(settings: Settings) -> None:
-    for folder in (settings.paths.data, settings.paths.logs, settings.paths.run, settings.paths.work):
-        make_folders(folder, mode=0o700)
-    made = directory.initialise(settings.paths.pki, now=datetime.now(UTC))
+def _prepare(settings: Settings, folders: Folders) -> None:
+    """Opens the folders, for the whole life of the service, and completes the PKI."""
+    make_folders(settings.paths.pki, mode=ROOT_MODE)
+    folders.hold_server(dict(settings.paths))
+    folders.hold("work", settings.paths.work)
+    made = directory.initialise(folders.path("pki"), now=datetime.now(UTC))
     for user, password in made.passwords.items():
         print(f"jobworker: made user {user}, password: {password}", flush=True)
     # Of an earlier life of the service, whose configuration counts no more.
-    (settings.paths.run / KEPT_CONFIG).unlink(missing_ok=True)
+    (folders.path("run") / KEPT_CONFIG).unlink(missing_ok=True)
 
 
 def _tell_gone(for_executor: socket.socket) -> None:
@@ -80,18 +88,21 @@ def _tell_gone(for_executor: socket.socket) -> None:
         return  # there is no server either; the next one begins with a question
 
 
-def _executor_command(settings: Settings, program: int, fd: int, *, allow_root_jobs: bool) -> list[str]:
-    paths, jobs = settings.paths, settings.jobs
+def _executor_command(
+    settings: Settings, folders: Folders, program: int, fd: int, *, allow_root_jobs: bool
+) -> list[str]:
+    """With the names that the folders have now: jobs see their work folders by name, and so must the executor."""
+    jobs = settings.jobs
     command = [sys.executable, "-I", "-S", f"/proc/self/fd/{program}", "--fd", str(fd)]
-    command += ["--isolate", jobs.isolation, "--work", str(paths.work.resolve())]
+    command += ["--isolate", jobs.isolation, "--work", folders.place("work")]
     for option, value in (("--path", jobs.path), ("--user", jobs.user), ("--processes", jobs.processes)):
         if value is not None:
             command += [option, str(value)]
     for option, paths_of in (("--readable", jobs.readable), ("--writable", jobs.writable)):
         for path in paths_of:
             command += [option, str(path)]
-    for folder in (paths.pki, paths.data, paths.logs, paths.run):
-        command += ["--hide", str(folder.resolve())]
+    for key in SERVER_FOLDERS:
+        command += ["--hide", folders.place(key)]
     for _, _, port in listeners(settings):
         command += ["--closed-port", str(port)]
     if allow_root_jobs:
@@ -99,11 +110,12 @@ def _executor_command(settings: Settings, program: int, fd: int, *, allow_root_j
     return command
 
 
-def _server_command(config_file: Path | None, kept_config: Path, fd: int) -> list[str]:
+def _server_command(config_file: Path | None, folders: Folders, fd: int) -> list[str]:
     # -P: the working directory, which may be anybody's to write, is no place to import from.
     command = [sys.executable, "-P", "-m", "jobworker.server.cli", "server", "--executor-fd", str(fd), "--shared-ports"]
+    command += ["--folder-fds", ",".join(f"{key}={held}" for key, held in folders.descriptors(*SERVER_FOLDERS).items())]
     if config_file is not None:
-        command += ["--config", str(config_file), "--kept-config", str(kept_config)]
+        command += ["--config", str(config_file), "--kept-config", str(folders.path("run") / KEPT_CONFIG)]
     return command
 
 
@@ -121,7 +133,7 @@ class _Child:
     """A process that is started again when it dies."""
 
     name: str
-    command: Sequence[str]
+    command: Callable[[], Sequence[str]]
     inherited: Sequence[int]  # descriptors
     blocked: frozenset[signal.Signals] = frozenset()  # signals that it starts with blocked
     process: subprocess.Popen[bytes] | None = None
@@ -136,7 +148,7 @@ class _Child:
         # and takes it when it is ready.
         was = signal.pthread_sigmask(signal.SIG_BLOCK, self.blocked)
         try:
-            self.process = subprocess.Popen(self.command, pass_fds=self.inherited, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(self.command(), pass_fds=self.inherited, stdin=subprocess.DEVNULL)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, was)
         self.pidfd = os.pidfd_open(self.process.pid)

@@ -199,6 +199,7 @@ def _administration(
         started_ns=time.time_ns(),
         clock_ns=time.time_ns,
         data=layout.data,
+        data_name=layout.data,
         certificates=[],
         drain=drain,
         work=scheduler,

@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from jobworker.server.config.live import LiveConfig
 from jobworker.server.config.model import Settings
 from jobworker.server.config.watch import FileWatch
 from jobworker.server.control import Control
+from jobworker.server.folders import FolderError, Folders
 from jobworker.server.identity.gate import Identity
 from jobworker.server.identity.tls import TlsMaterial, load_tls
 from jobworker.server.reach import StartError, inherited, listen
@@ -62,12 +63,19 @@ REST_CLOSE_SECONDS = 2.0  # for the last answers to go out, once no call is unde
 
 
 def main(
-    *, config_file: Path | None, kept_config: Path | None, executor_fd: int | None, shared_ports: bool = False
+    *,
+    config_file: Path | None,
+    kept_config: Path | None,
+    executor_fd: int | None,
+    folder_fds: Mapping[str, int] | None = None,
+    shared_ports: bool = False,
 ) -> int:
     """Runs the server until SIGTERM or SIGINT; returns the exit status. SIGHUP has it read `config_file` again.
 
     `shared_ports`: whoever started it holds its ports (heldports.py).
-    `kept_config`: see LiveConfig. `executor_fd`: the socket to the executor; None: as the key executor.socket says.
+    `folder_fds`: descriptors of its folders, by their keys in `paths`, which whoever started it holds; of others it
+    holds its own. `kept_config`: see LiveConfig. `executor_fd`: the socket to the executor; None: as the key
+    executor.socket says.
 
     Raises:
         ConfigError: there is no valid configuration.
@@ -76,29 +84,37 @@ def main(
     # Each running job that is followed holds a file, and each connection a socket.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    config = LiveConfig(file=config_file, environment=dict(os.environ), kept=kept_config, clock_ns=time.time_ns)
-    listens = executor_fd is None and config.settings.executor.socket is not None
-    link = None if listens else inherited(_USUAL_FD if executor_fd is None else executor_fd)
-    try:
-        with asyncio.Runner(loop_factory=Loop) as runner:
-            return runner.run(_serve(config, config_file, link, shared_ports=shared_ports))
-    except ThreadsError as e:
-        raise StartError(str(e)) from e
+    with closing(Folders(folder_fds)) as folders:
+        try:
+            config = LiveConfig(
+                file=config_file,
+                environment=dict(os.environ),
+                kept=kept_config,
+                clock_ns=time.time_ns,
+                hold=lambda paths: folders.hold_server(dict(paths)),
+                shown=folders.shown,
+            )
+            listens = executor_fd is None and config.settings.executor.socket is not None
+            link = None if listens else inherited(_USUAL_FD if executor_fd is None else executor_fd)
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                return runner.run(_serve(config, folders, config_file, link, shared_ports=shared_ports))
+        except (ThreadsError, FolderError, StartError) as e:
+            raise StartError(folders.shown(str(e))) from e
 
 
 async def _serve(
-    config: LiveConfig, config_file: Path | None, link: socket.socket | None, *, shared_ports: bool
+    config: LiveConfig, folders: Folders, config_file: Path | None, link: socket.socket | None, *, shared_ports: bool
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     level = Level(config.settings.log_level)
-    log = _open_log(config.settings, level)
+    log = _open_log(config.settings, folders, level)
     with closing(log.writer):
         async with AsyncExitStack() as parts:
             parts.callback(libraries.take_over(log.logger, loop))
-            await _start(config, link, parts, log, level, shared_ports=shared_ports)
+            await _start(config, folders, link, parts, service_log=log, level=level, shared_ports=shared_ports)
             _follow_file(config, config_file, parts, log)
             await stop.wait()
             log.logger.info("stopping")
@@ -128,19 +144,22 @@ def _follow_file(config: LiveConfig, file: Path | None, parts: AsyncExitStack, l
 
 async def _start(  # noqa: PLR0915
     config: LiveConfig,
+    folders: Folders,
     link: socket.socket | None,
     parts: AsyncExitStack,
+    *,
     service_log: ServiceLog,
     level: Level,
-    *,
     shared_ports: bool,
 ) -> None:
     """Makes and starts every part; `parts` stops them."""
     settings, started_ns = config.settings, time.time_ns()
     log: Log = service_log.logger
-    tls, identity = _identity(settings, on_problem=lambda what: log.error("identity", problem=what))
+    tls, identity = _identity(
+        settings, folders.path("pki"), on_problem=lambda what: log.error("identity", problem=what)
+    )
     parts.callback(identity.close)
-    layout = Layout(settings.paths.data)
+    layout = Layout(folders.path("data"))
     parts.callback(os.close, _lock_data(layout))
     _begin_config(config, layout, log)
     metrics = Metrics(clock=time.time, monotonic=time.monotonic)
@@ -188,7 +207,10 @@ async def _start(  # noqa: PLR0915
     if link is not None:
         worker.connect(link)
     else:
-        parts.push_async_callback(listen(settings.executor, worker, scheduler, log, time.monotonic).leave)
+        admission = listen(
+            settings.executor, folders.beneath, worker=worker, scheduler=scheduler, log=log, clock=time.monotonic
+        )
+        parts.push_async_callback(admission.leave)
     acceptor = Acceptor(
         layout=layout,
         batches=batches,
@@ -229,6 +251,7 @@ async def _start(  # noqa: PLR0915
                 started_ns=started_ns,
                 clock_ns=time.time_ns,
                 data=layout.data,
+                data_name=str(settings.paths.data),
                 certificates=_expiries(tls),
                 drain=drain,
                 work=scheduler,
@@ -274,7 +297,7 @@ async def _start(  # noqa: PLR0915
             unfinished=batches.active.values,
             role_of=identity.role_of,
             passwords=identity.passwords,
-            volumes={"data": layout.data, "logs": str(settings.paths.logs)},
+            volumes={"data": layout.data, "logs": str(folders.path("logs"))},
             certificates=_expiries(tls),
         )
     )
@@ -299,7 +322,7 @@ async def _start(  # noqa: PLR0915
         await server.show()
         return await drain.left(seconds=seconds)
 
-    control = Control(folder=settings.paths.run, drain=leave, log=log)
+    control = Control(folder=folders.path("run"), drain=leave, log=log)
     await control.open()
     parts.push_async_callback(control.close)
     parts.push_async_callback(lambda: server.stop(grace_seconds=config.settings.grpc.drain_seconds))
@@ -310,18 +333,18 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def _identity(settings: Settings, on_problem: Callable[[str], object]) -> tuple[TlsMaterial, Identity]:
+def _identity(settings: Settings, pki: Path, on_problem: Callable[[str], object]) -> tuple[TlsMaterial, Identity]:
     try:
-        tls = load_tls(settings.paths.pki, now=datetime.now(UTC))
+        tls = load_tls(pki, now=datetime.now(UTC))
         identity = Identity(
-            pki=settings.paths.pki,
+            pki=pki,
             trust_domain=tls.trust_domain,
             token_lifetime_seconds=settings.auth.token_lifetime_seconds,
             clock=time.time,
             on_problem=on_problem,
         )
     except PkiError as e:
-        raise StartError(str(with_remedy(PkiLayout(settings.paths.pki), e))) from e
+        raise StartError(str(with_remedy(PkiLayout(pki), e))) from e
     return tls, identity
 
 
@@ -341,10 +364,11 @@ def _expiries(tls: TlsMaterial) -> list[tuple[str, datetime]]:
     return [("ca", min(ca.not_valid_after_utc for ca in authorities)), ("server", tls.not_after)]
 
 
-def _open_log(settings: Settings, level: Level) -> ServiceLog:
+def _open_log(settings: Settings, folders: Folders, level: Level) -> ServiceLog:
     logs = settings.logs
     try:
-        return open_log(settings.paths.logs, level=level, max_bytes=logs.max_bytes, files=logs.files, fields=log_fields)
+        bounds = {"max_bytes": logs.max_bytes, "files": logs.files}
+        return open_log(folders.path("logs"), level=level, fields=log_fields, shown=folders.shown, **bounds)
     except OSError as e:
         raise StartError(f"{e.filename}: the service's log cannot be opened: {e.strerror}") from e
 

@@ -75,6 +75,14 @@ def server(
         Path | None,
         typer.Option(help="Where the last good content of --config is kept while the service runs."),
     ] = None,
+    folder_fds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=FD,...",
+            help="Descriptors of the folders in paths (data, logs, pki, run), inherited. "
+            "A folder without one is opened by its name, once.",
+        ),
+    ] = None,
     shared_ports: Annotated[
         bool,
         typer.Option(help="Whoever started this holds its ports, by sockets of the same user with SO_REUSEPORT."),
@@ -88,12 +96,23 @@ def server(
     os.umask(_UMASK)
     try:
         code = application.main(
-            config_file=config, kept_config=kept_config, executor_fd=executor_fd, shared_ports=shared_ports
+            config_file=config,
+            kept_config=kept_config,
+            executor_fd=executor_fd,
+            folder_fds=_descriptors(folder_fds or ""),
+            shared_ports=shared_ports,
         )
     except (ConfigError, StartError) as e:
         print(f"jobworker: {e}", file=sys.stderr)
         raise SystemExit(EX_CONFIG) from None
     raise SystemExit(code)
+
+
+def _descriptors(text: str) -> dict[str, int]:
+    found = [part.partition("=") for part in text.split(",") if part]
+    if not all(number.isascii() and number.isdigit() for _, _, number in found):
+        raise typer.BadParameter("is not of the form data=5,logs=6", param_hint="--folder-fds")
+    return {key: int(number) for key, _, number in found}
 
 
 @app.command()

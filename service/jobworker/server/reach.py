@@ -6,6 +6,7 @@ import ctypes
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from jobworker.server.config.model import Executor
 from jobworker.server.scheduling.admission import Admission, PathTakenError
@@ -36,9 +37,16 @@ def inherited(fd: int) -> socket.socket:
 
 
 def listen(
-    keys: Executor, worker: LocalWorker, scheduler: Scheduler, log: Log, clock: Callable[[], float]
+    keys: Executor,
+    beneath: Callable[[Path], Path],
+    *,
+    worker: LocalWorker,
+    scheduler: Scheduler,
+    log: Log,
+    clock: Callable[[], float],
 ) -> Admission:
-    """Listens at `executor.socket`, which is set. `clock`: monotonic seconds.
+    """Listens at `executor.socket`, which is set. `beneath`: makes of a path what leads through the folders that are
+    held. `clock`: monotonic seconds.
 
     Raises:
         StartError: it cannot be listened there.
@@ -46,7 +54,12 @@ def listen(
     if keys.socket is None:
         raise StartError("executor.socket: is not set")
     admission = Admission(
-        path=keys.socket, uid=keys.uid, worker=worker, busy=lambda: scheduler.running > 0, log=log, clock=clock
+        path=beneath(keys.socket),
+        uid=keys.uid,
+        worker=worker,
+        busy=lambda: scheduler.running > 0,
+        log=log,
+        clock=clock,
     )
     try:
         admission.open()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobworker.server.config.keys import KEYS, flat
-from jobworker.server.config.model import Settings
+from jobworker.server.config.model import Paths, Settings
 from jobworker.server.config.record import DamagedRecordError, Record, read_record, write_record
 from jobworker.server.config.sources import (
     UPDATE_PLACE,
@@ -39,6 +39,8 @@ class LiveConfig:
         environment: Mapping[str, str],
         kept: Path | None = None,
         clock_ns: Callable[[], int],
+        hold: Callable[[Paths], Path] = lambda paths: paths.data,
+        shown: Callable[[str], str] = str,
     ) -> None:
         """Reads every source.
 
@@ -48,6 +50,8 @@ class LiveConfig:
             kept: where the content of the last good file is kept while the service runs: a server that is started again
                 meanwhile has the configuration that was in force, whatever became of the file.
             clock_ns: Unix nanoseconds.
+            hold: opens the folders that the configuration names, once, and says how the data folder is reached.
+            shown: a text with the folders' names as they were configured.
 
         Raises:
             ConfigError: no valid configuration was found.
@@ -56,13 +60,14 @@ class LiveConfig:
         self.environment = environment
         self._kept = kept
         self._clock_ns = clock_ns
+        self._shown = shown
         self._log: Log | None = None
         self._told: list[Callable[[Settings], object]] = []
         self._error = self._damage = ""
         self.last_error_at: int | None = None
         before = self._read_kept()
         base = read(file) if before is None else before
-        self.record_path = f"{combine(base, environment, {}).settings.paths.data}/config.json"
+        self.record_path = f"{hold(combine(base, environment, {}).settings.paths)}/config.json"
         try:
             self._record = read_record(self.record_path)
         except DamagedRecordError as e:
@@ -146,7 +151,7 @@ class LiveConfig:
     @property
     def last_error(self) -> str:
         """Why the newest configuration is not in force; empty when it is."""
-        return "; ".join(error for error in (self._error, self._damage) if error)
+        return self._shown("; ".join(error for error in (self._error, self._damage) if error))
 
     # -- changes
 

@@ -95,7 +95,8 @@ class Report:
     version: str
     started_ns: int
     clock_ns: Callable[[], int]
-    data: str  # the data folder
+    data: str  # the data folder, as this process opens it
+    data_name: str  # as people know it
     certificates: Sequence[tuple[str, datetime]]  # name, expiry
     drain: Drain
     work: Work
@@ -148,7 +149,7 @@ class Report:
 
     def _disk(self, message: admin_pb2.DiskStatus) -> None:
         disk = os.statvfs(self.data)
-        message.path = self.data
+        message.path = self.data_name
         message.total_bytes, message.free_bytes = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
         message.total_inodes, message.free_inodes = disk.f_files, disk.f_favail
 

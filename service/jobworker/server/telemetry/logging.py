@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import structlog
 from structlog.processors import NAME_TO_LEVEL
@@ -37,6 +37,21 @@ class Level:
         """Drops what is below."""
         if NAME_TO_LEVEL[name] < self._least:
             raise structlog.DropEvent
+        return event_dict
+
+
+class _Shown:
+    """Has the values say what people know: folders by the names that were configured."""
+
+    def __init__(self, shown: Callable[[str], str]) -> None:
+        self._shown = shown
+
+    def __call__(
+        self, _logger: object, _name: str, event_dict: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        for key, value in event_dict.items():
+            if isinstance(value, str | PurePath):
+                event_dict[key] = self._shown(str(value))
         return event_dict
 
 
@@ -73,11 +88,18 @@ def _whole(
 
 
 def open_log(
-    folder: Path, *, level: Level, max_bytes: int, files: int, fields: Callable[[], Mapping[str, object]] = dict
+    folder: Path,
+    *,
+    level: Level,
+    max_bytes: int,
+    files: int,
+    fields: Callable[[], Mapping[str, object]] = dict,
+    shown: Callable[[str], str] = str,
 ) -> ServiceLog:
     """A log that has what `level` says, in a file of `max_bytes` and `files` older ones.
 
     Every line has timestamp (RFC 3339, UTC), level and event, and what `fields` says of the call under way.
+    `shown`: makes of a value what people are to read.
 
     Raises:
         OSError: the file cannot be opened.
@@ -90,6 +112,7 @@ def open_log(
         processors=[
             level,
             _Context(fields),
+            _Shown(shown),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _whole,
