@@ -124,9 +124,9 @@ def test_a_batch_starts_in_a_folder_of_its_own_which_goes_with_it(stack: Stack) 
         "pwd; echo $HOME; ls -A; echo kept > file", "cat file", batch=job_pb2.BatchOptions(parallelism=1)
     )
     assert api.wait(batch).state == job_pb2.BATCH_STATE_SUCCEEDED
-    assert api.log(batch).decode().split() == [f"/home/jobs/{batch}"] * 2
+    assert api.log(batch).decode().split() == [f"/home/jobs/batches/{batch}"] * 2
     assert api.log(batch, 1) == b"kept\n"
-    until(lambda: batch not in stack.execute("executor", "ls", "-A", "/home/jobs"), "the end of its folder")
+    until(lambda: batch not in stack.execute("executor", "ls", "-A", "/home/jobs/batches"), "the end of its folder")
 
 
 def test_what_jobs_leave_behind_is_reaped_and_no_exit_status_is_lost(stack: Stack) -> None:

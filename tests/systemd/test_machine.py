@@ -66,7 +66,7 @@ def test_jobs_are_another_user_in_namespaces_and_see_nothing_of_the_server(machi
     said = jobctl(machine, f"run '{looks}; grep CapBnd /proc/self/status; umask; ulimit -n'")
     user, folder, home, *rest = said.split()
     assert user == "jobworker-executor"
-    assert folder.startswith("/var/lib/jobworker-jobs/")
+    assert folder.startswith("/var/lib/jobworker-jobs/batches/")
     assert home == folder
     assert rest == ["CapBnd:", "0000000000000000", "0022", "1024"]
     for refused in ("/etc/mine", "/opt/mine", "/var/mine", "/srv/mine", "/root/mine"):
