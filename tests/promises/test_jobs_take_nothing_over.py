@@ -153,3 +153,16 @@ def test_jobs_are_not_allowed_to_write_around_the_services_folders(tmp_path: Pat
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 78
         assert f"JOBWORKER_JOBS__WRITABLE: jobs.writable: {place} overlaps paths.{key}" in done.stderr
+
+
+def test_work_folders_do_not_lie_among_the_services_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobworker.server.cli", "run"]
+    environment = {
+        **os.environ,
+        "JOBWORKER_PATHS__DATA": str(tmp_path / "d"),
+        "JOBWORKER_PATHS__WORK": str(tmp_path / "d"),
+    }
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert "paths.work" in done.stderr
+    assert "overlaps paths.data" in done.stderr

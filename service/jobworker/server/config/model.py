@@ -373,10 +373,13 @@ def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             "limits.batch_jobs",
             f"{limits.batch_jobs} is more than limits.user_unfinished_jobs, {limits.user_unfinished_jobs}",
         )
-    for path in jobs.writable:
+    writable = [("jobs.writable", path) for path in jobs.writable]
+    if "work" in settings.paths.model_fields_set:
+        writable.append(("paths.work", settings.paths.work))
+    for key, path in writable:
         for name, folder in settings.paths:
             if name != "work" and _overlap(path, folder):
-                yield "jobs.writable", f"{path} overlaps paths.{name}, {folder}: jobs could take the service over"
+                yield key, f"{path} overlaps paths.{name}, {folder}: jobs could take the service over"
     listeners: list[tuple[str, Grpc | Rest | Metrics]] = [("grpc", settings.grpc)]
     listeners += [("rest", settings.rest)] if settings.rest.enabled else []
     listeners += [("metrics", settings.metrics)] if settings.metrics.enabled else []
