@@ -58,6 +58,8 @@ class Listening:
         # Any user can run the system's Python; this test's may lie in a home folder.
         python = shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or sys.executable
         command = [*self._prefix, python, "-I", "-S", str(self.folder / bundle.NAME), "--connect", str(self.path)]
+        if not self._prefix:
+            command.append("--allow-root-jobs")  # it is to stay the server's user
         with (self.folder / "executor").open("ab") as output:
             self.executor = subprocess.Popen(
                 [*command, *options], stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL

@@ -31,12 +31,12 @@ def marker(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("output", ["quiet", "loud"])
 def test_a_daemon_that_forked_twice_in_a_session_of_its_own_ends_with_its_job(
-    alice: Api, tmp_path: Path, output: str
+    alice: Api, scratch: Path, output: str
 ) -> None:
-    up = tmp_path / "up"
-    script = tmp_path / "daemon.py"
+    up = scratch / "up"
+    script = scratch / "daemon.py"
     script.write_text(DAEMON)
-    mark = marker(tmp_path)
+    mark = marker(scratch)
     batch = alice.submit(f"python3 {script} {up} {output} {mark}; until [ -e {up} ]; do sleep 0.01; done; exit 4")
     alice.wait(batch)
     assert processes_of(mark) == []
@@ -45,11 +45,11 @@ def test_a_daemon_that_forked_twice_in_a_session_of_its_own_ends_with_its_job(
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
-def test_grandchildren_that_ignore_sigterm_end_with_a_job_that_is_ended(alice: Api, tmp_path: Path, how: str) -> None:
-    up = tmp_path / "up"
-    script = tmp_path / "daemon.py"
+def test_grandchildren_that_ignore_sigterm_end_with_a_job_that_is_ended(alice: Api, scratch: Path, how: str) -> None:
+    up = scratch / "up"
+    script = scratch / "daemon.py"
     script.write_text(DAEMON)
-    mark = marker(tmp_path)
+    mark = marker(scratch)
     command = (
         f"trap '' TERM; python3 {script} {up} loud {mark}; (trap '' TERM; sh -c 'sleep 600 {mark}' {mark}); sleep 600"
     )
