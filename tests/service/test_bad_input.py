@@ -136,7 +136,7 @@ def test_options_belong_on_the_first_message(alice: Api) -> None:
     request(command="true " + "x" * (ARGUMENT_BYTES - 5)),
     request(env={"A": "x" * (ARGUMENT_BYTES - 2)}),
     request(argv=["true"] + ["x" * 100_000] * 20 + ["x" * (COMMAND_BYTES - 20 * 100_009 - 13 - 9 - 9)]),
-    request(argv=["true"] + [""] * ((COMMAND_BYTES - 13 - 9) // 9)),
+    request(argv=["true"] + ["x" * 20] * 65_535),
     request(env={f"A{n:02}": "x" * 100_000 for n in range(20)}, command="x" * 79_000 + "; true"),
     request(name="n" * 255),
     options(parallelism=100_000, labels={f"k{n}": "v" * 255 for n in range(64)}, name="ü" * 255),
@@ -166,12 +166,12 @@ def test_a_message_over_the_limit_is_refused(alice: Api) -> None:
 # Jobs that cannot be started
 
 
-def test_a_job_that_cannot_be_started_fails_with_its_reason_and_the_others_run(alice: Api, tmp_path: Path) -> None:
-    text = tmp_path / "text"
+def test_a_job_that_cannot_be_started_fails_with_its_reason_and_the_others_run(alice: Api, scratch: Path) -> None:
+    text = scratch / "text"
     text.write_text("no program\n")
-    garbage = tmp_path / "garbage"
+    garbage = scratch / "garbage"
     garbage.write_bytes(b"\x7fELFnot really")
-    lost = tmp_path / "lost"
+    lost = scratch / "lost"
     lost.write_text("#!/no/such/interpreter\n")
     garbage.chmod(0o755)
     lost.chmod(0o755)
