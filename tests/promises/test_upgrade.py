@@ -24,6 +24,7 @@ async def test_a_server_is_replaced_under_a_thousand_jobs_and_a_hundred_follower
 ) -> None:
     go, ran = scratch / "go", scratch / "ran"
     ran.mkdir()
+    ran.chmod(0o777)
     # Each job prints before, during and after the change, and leaves a mark that a second run would not survive.
     command = (
         f"mkdir {ran}/$JOBWORKER_JOB_INDEX || exit 99; echo line 1; until [ -e {go} ]; do sleep 0.5; done; "
