@@ -14,11 +14,11 @@ import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+
+from jobworker.server.strangers import site_of
 
 _SLICE = 500  # descriptors looked at; then the event loop has its turn
 _MAPPED = "::ffff:"
-_SITE_BITS = 64  # whoever has an IPv6 address has that many bits of them: RFC 6177
 # struct tcp_info of linux/tcp.h: tcpi_bytes_received, since Linux 4.1.
 _RECEIVED = struct.Struct("=Q")
 _RECEIVED_AT = 128
@@ -108,7 +108,7 @@ class PortSockets:
             if sock is None or _port(sock.getsockname()) != self._port or os.fstat(sock.fileno()).st_ino != inode:
                 return None
             host, port = sock.getpeername()[:2]
-            return Connection(inode=inode, descriptor=descriptor, peer=_peer(host, port), host=_site(host))
+            return Connection(inode=inode, descriptor=descriptor, peer=_peer(host, port), host=site_of(host))
         return None
 
 
@@ -144,11 +144,3 @@ def _peer(host: str, port: int) -> str:
     if host.startswith(_MAPPED) and "." in host:
         host = host[len(_MAPPED) :]
     return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
-
-
-def _site(host: str) -> str:
-    if host.startswith(_MAPPED) and "." in host:
-        return host[len(_MAPPED) :]
-    if ":" not in host:
-        return host
-    return str(IPv6Address(int(IPv6Address(host.partition("%")[0])) >> _SITE_BITS << _SITE_BITS))
