@@ -31,10 +31,8 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture(params=["namespaces", "landlock"])
-def executor(
-    pyz: Path, tmp_path: Path, scratch: Path, home: Path, request: pytest.FixtureRequest
-) -> Iterator[Executor]:
-    options = ["--work", str(scratch / "work"), "--readable", str(home / "bin"), "--hide", str(home / "bin/private")]
+def executor(pyz: Path, tmp_path: Path, home: Path, request: pytest.FixtureRequest) -> Iterator[Executor]:
+    options = ["--work", str(home / "work"), "--readable", str(home / "bin"), "--hide", str(home / "bin/private")]
     (home / "bin/tool").write_text("#!/bin/sh\necho a tool\n")
     (home / "bin/tool").chmod(0o755)
     landlock = request.param == "landlock"
@@ -70,6 +68,8 @@ def test_programs_and_named_folders_are_there(executor: Executor, home: Path) ->
 
 def test_temporary_files_have_a_place(executor: Executor) -> None:
     assert output(executor, "python3 -c 'import tempfile; tempfile.TemporaryFile().write(b\"x\"); print(1)'") == "1\n"
+    # mktemp(1) has no other place to fall back to.
+    assert output(executor, "file=$(mktemp) && echo text > $file && cat $file && rm $file") == "text\n"
 
 
 def test_a_socket_of_the_machine_is_not_to_be_reached(pyz: Path, tmp_path: Path, home: Path) -> None:

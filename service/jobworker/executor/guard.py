@@ -31,7 +31,6 @@ class Wishes(NamedTuple):
 
     isolate: bool  # False: no isolation at all is asked for
     setting: isolation.Setting
-    as_root: bool  # jobs of root are allowed
     processes: Optional[int]  # of all jobs together
 
 

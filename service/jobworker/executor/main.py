@@ -81,13 +81,14 @@ def _wishes(options: argparse.Namespace) -> guard.Wishes:
         if user.uid == 0:
             raise guard.RefusedError("jobs of root are refused: name another --user, or use --allow-root-jobs")
     root = options.work
+    batches = None if root is None else f"{root}/{work.BATCHES}"
     if root is not None:
         work.prepare(root, *(user or (os.geteuid(), os.getegid())))
     view = rootfs.View(
         readable=[*rootfs.READABLE, *options.readable],
-        writable=options.writable if root is None else [*options.writable, f"{root}/{work.BATCHES}"],
+        writable=options.writable if batches is None else [*options.writable, batches],
         hidden=options.hide,
-        work=None if root is None else f"{root}/{work.BATCHES}",
+        work=batches,
         tmp=None,
     )
     # What lies below the machine's own /tmp takes folders there, and those are to be none on disk.
@@ -96,7 +97,6 @@ def _wishes(options: argparse.Namespace) -> guard.Wishes:
     return guard.Wishes(
         isolate=options.isolate == "auto",
         setting=isolation.Setting(view, user),
-        as_root=options.allow_root_jobs,
         processes=options.processes or processes.find_limit(),
     )
 
@@ -242,10 +242,11 @@ def _restrict(
     """In the thread that starts jobs, which inherit it. What cannot be had is added to the details."""
     view, files, ports = wishes.setting.view, chosen.kind == guard.LANDLOCK, options.closed_port
     can_close = landlock.can_restrict_ports()
+    tmp = [] if options.work is None else [f"{options.work}/{work.TMP}"]  # TMPDIR
     if files or (ports and can_close):
         landlock.restrict(
             readable=[*view.readable, "/proc", os.path.realpath("/etc/resolv.conf")],
-            writable=[*view.writable, *_DEVICES],
+            writable=[*view.writable, *tmp, *_DEVICES],
             files=files,
             closed_ports=ports if can_close else (),
         )

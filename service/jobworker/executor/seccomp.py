@@ -15,9 +15,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from . import libc
 
-PR_SET_SECCOMP = 22  # sys/prctl.h
-_MODE_FILTER = 2  # linux/seccomp.h
-_SET_MODE_FILTER = 1
+_SET_MODE_FILTER = 1  # linux/seccomp.h
 _FLAG_SPEC_ALLOW = 4  # without it, kernels before 5.16 slow every job down (speculation control)
 _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
