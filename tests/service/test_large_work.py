@@ -38,6 +38,11 @@ def submit_many(api: Api, command: str = "true", *, jobs: int = JOBS, **options:
     return name
 
 
+# Were all of some work done at one go, this many calls of another client could be answered from its beginning to its
+# end: one before the work, one after it, and one on the way.
+AT_ONE_GO = 3
+
+
 def answered_meanwhile(api: Api, work: Callable[[], object]) -> int:
     """How many calls of another client are answered from the beginning of some work to its end."""
     mine = api.submit("true")
@@ -91,8 +96,7 @@ def folder_of(service: Service, name: str) -> Path:
 def test_other_clients_are_answered_while_scattered_jobs_are_cancelled(service: Service) -> None:
     api, other = service.api(), service.api("bob")
     name = submit_many(api)
-    # As long as one slice, whatever had to be done, it would be one answer, or two.
-    assert answered_meanwhile(other, lambda: api.cancel(name, *every_other())) > 10
+    assert answered_meanwhile(other, lambda: api.cancel(name, *every_other())) > AT_ONE_GO
     counts = api.get(name).counts
     assert (counts.running, counts.skipped, counts.queued) == (1, JOBS // 2, JOBS // 2 - 1)
     final = api.cancel(name)
@@ -233,7 +237,7 @@ def test_others_are_answered_while_the_jobs_of_a_large_finished_batch_are_looked
     found: list[query_pb2.SearchJobResponse] = []
     answered = answered_meanwhile(other, lambda: found.extend(api.query.SearchJob(asked, **api.call())))
     assert found[-1].job.state == job_pb2.JOB_STATE_SKIPPED
-    assert answered > 3
+    assert answered > AT_ONE_GO
 
 
 @pytest.mark.parametrize(
@@ -254,7 +258,7 @@ def test_others_are_answered_while_millions_of_fields_are_read(
         alice.channel.unary_unary(f"/jobworker.v1.{method}")(message, **alice.call())
 
     assert refused(send).name == "INVALID_ARGUMENT"
-    assert answered_meanwhile(other, send) > 10
+    assert answered_meanwhile(other, send) > AT_ONE_GO
 
 
 def test_a_job_has_at_most_65536_arguments_and_variables(alice: Api) -> None:

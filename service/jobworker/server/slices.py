@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from jobworker.server.threads import StartedPool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -24,6 +24,20 @@ def one_slice(clock: Callable[[], float] = time.monotonic) -> Callable[[], bool]
     """For a callback that can go on in another turn: tells whether the slice that begins now is used up."""
     ends_at = clock() + SLICE_SECONDS
     return lambda: clock() >= ends_at
+
+
+def with_rests(items: Iterable[T], *, clock: Callable[[], float] = time.monotonic) -> Iterator[T]:
+    """The items, for long work in a thread that has much Python to do for them: after each slice it sleeps as long.
+
+    A thread that wants the interpreter's lock from one that computes waits 5 ms for it (sys.getswitchinterval), and the
+    event loop wants it again after each of the dozens of system calls that one answer takes.
+    """
+    ends_at = clock() + SLICE_SECONDS
+    for item in items:
+        yield item
+        if clock() >= ends_at:
+            time.sleep(SLICE_SECONDS)
+            ends_at = clock() + SLICE_SECONDS
 
 
 class Slices:

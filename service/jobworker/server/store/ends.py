@@ -1,5 +1,5 @@
 """How the jobs of a finished batch ended, read once from its folder without an index of them: a bounded selection and
-the counts. For any thread."""
+the counts. For any thread but the event loop's: it rests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from jobworker.server.model import JobState
+from jobworker.server.slices import with_rests
 from jobworker.server.store import results
 from jobworker.server.store.layout import BATCH, RESULTS
 from jobworker.server.telemetry.records import Ends
@@ -31,7 +32,7 @@ def read_ends(folder: str, most: int) -> Ends:
     failed_more = 0
     prefix = len(results.END_PREFIX)
     with open(f"{folder}/{RESULTS}", "rb") as file:
-        for line in file:
+        for line in with_rests(file):
             try:
                 # Job and state are read without parsing the line, of which most are only counted.
                 if line.startswith(results.END_PREFIX):

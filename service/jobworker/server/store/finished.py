@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jobworker.server.errors import DamagedError
@@ -18,6 +19,7 @@ from jobworker.server.model import (
     LogStream,
     batch_state,
 )
+from jobworker.server.slices import with_rests
 from jobworker.server.store import results
 from jobworker.server.store.batchfile import BatchReader, last_line
 from jobworker.server.store.layout import RESULTS, log_name
@@ -94,9 +96,9 @@ class FinishedBatch:
 
     def _load(self) -> None:
         self._reader.load()
-        self._index()
+        self._index(with_rests)
 
-    def _index(self) -> array[int]:
+    def _index(self, paced: Callable[[Iterable[bytes]], Iterable[bytes]] = iter) -> array[int]:
         if self._ends is not None:
             return self._ends
         ends = array("Q", bytes(8 * self.job_count))
@@ -104,7 +106,7 @@ class FinishedBatch:
         prefix = len(results.END_PREFIX)
         at = 0
         with open(self._path, "rb") as file:
-            for line in file:
+            for line in paced(file):
                 # An end's job and state are read without parsing the line: 100,000 of them take 0.1 s, not 0.5.
                 if line.startswith(results.END_PREFIX):
                     comma = line.index(b",", prefix)
