@@ -38,6 +38,7 @@ class Job:
         "signalled",
         "spawn_us",
         "stage",
+        "started_at",
         "started_ns",
         "timer",
     )
@@ -51,6 +52,7 @@ class Job:
         self.pid = -1
         self.pidfd = -1
         self.started_ns = 0
+        self.started_at = 0.0  # the same moment, by the clock that never jumps
         self.spawn_us = 0
         self.peak_kib = 0  # the executor's own at the spawn
         self.stage = Stage.RUNNING

@@ -202,7 +202,6 @@ def _run(
         memory=MemoryKills(),
         report=control.job_ended,
         clock=time.monotonic,
-        time_ns=time.time_ns,
     )
 
     if options.memory_watch is not None:

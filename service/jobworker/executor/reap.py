@@ -38,7 +38,6 @@ class Reaper:
         memory: MemoryKills,
         report: Callable[[End], None],
         clock: Callable[[], float],
-        time_ns: Callable[[], int],
     ) -> None:
         self._jobs = jobs
         self._orphans = orphans
@@ -49,7 +48,6 @@ class Reaper:
         self._memory = memory
         self._report = report
         self._clock = clock
-        self._time_ns = time_ns
 
     def exited(self, jobs: Iterable[Job]) -> None:
         """The first processes of these jobs ended, or, with none, some orphan did."""
@@ -153,7 +151,9 @@ class Reaper:
 
     def _finish(self, job: Job) -> None:
         _, status, usage = os.wait4(job.pid, 0)
-        ended_ns = self._time_ns()
+        # Never by the clock of the day, which may have been set since. CLOCK_MONOTONIC, as timeouts and epoll_wait(2)
+        # have it: a job did not run while the machine slept, which CLOCK_BOOTTIME counts as well.
+        ended_ns = job.started_ns + round((self._clock() - job.started_at) * 1e9)
         del self._jobs[job.pid]
         os.close(job.pidfd)
         self._timers.cancel(job.timer)

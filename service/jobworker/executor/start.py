@@ -94,8 +94,8 @@ class Starter:
             close_all(outputs)
             if not kept:
                 close_all(inputs)
-        job.started_ns = self._time_ns()
-        job.spawn_us = round((self._clock() - began) * 1e6)
+        job.started_ns, job.started_at = self._time_ns(), self._clock()
+        job.spawn_us = round((job.started_at - began) * 1e6)
         return True
 
     def _spawn(self, order: Order, job: Job, fds: Tuple[int, int, int]) -> int:
