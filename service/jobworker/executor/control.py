@@ -8,7 +8,8 @@ import os
 import select
 import signal
 import struct
-from typing import Any, Callable, Dict, Iterable, List, Optional, Union
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Union
 
 from . import protocol
 from .job import Job
@@ -27,6 +28,7 @@ _RECONNECT_SECONDS = 0.2
 _ROOM_SECONDS = 0.1  # then an order for which there was no process is tried again
 _ROOM_PATIENCE_SECONDS = 15.0
 _REPORT_SECONDS = 0.002  # a quick job ends within it, and its end tells its start as well
+_SI_USER, _SI_KERNEL = 0, 0x80  # asm-generic/siginfo.h: the sender is as the kernel says
 _LONGEST_WAIT_SECONDS = 86_400.0  # epoll_wait(2) counts milliseconds in 31 bits
 
 Watched = Union[Job, Log, Callable[[], None]]
@@ -51,13 +53,13 @@ class Control:
         wake: int,
         signals: int,
         lifeline: Optional[int],
-        guard_died: Callable[[], None],
+        guard_died: Callable[[], NoReturn],
         clock: Callable[[], float],
         stop_grace_seconds: float,
         ack_seconds: float,
     ) -> None:
-        """`wake`: readable when the pump has news. `signals`: a signalfd. `lifeline`: at its end when the guard died.
-        `ack_seconds`: how long a stopping executor waits for the last acknowledgement."""
+        """`wake`: readable when the pump has news. `signals`: a signalfd. `lifeline`: readable when the guard was told
+        to stop, at its end when it died. `ack_seconds`: how long a stopping executor waits for the last acknowledgement."""
         self.jobs: Dict[int, Job] = {}
         self.stopping = False
         self._by_id: Dict[str, Job] = {}
@@ -85,7 +87,7 @@ class Control:
         self._watch(wake, self._read_wake)
         self._watch(signals, self._read_signals)
         if lifeline is not None:
-            self._watch(lifeline, guard_died)
+            self._watch(lifeline, partial(self._read_lifeline, lifeline))
 
     def run(self) -> None:
         """Until the executor was told to stop and everything is over."""
@@ -322,13 +324,20 @@ class Control:
         # signalfd(2): structs of 128 bytes that begin with number, errno, code and the sender's pid.
         data = os.read(self._signals, 128 * 8)
         for at in range(0, len(data), 128):
-            number, _, _, sender = struct.unpack_from("=IiiI", data, at)
+            number, _, code, sender = struct.unpack_from("=IiiI", data, at)
             if number == signal.SIGCHLD:
                 self._orphan_exited = True
-            elif sender in (0, os.getppid()):
-                # Of the guard, or from outside of the namespace, where a sender has no pid here: jobs share the uid and
-                # may signal even PID 1, and what is blocked is kept for it (pid_namespaces(7)).
+            elif code in (_SI_USER, _SI_KERNEL) and sender == 0:
+                # From outside of the namespace: a sender there has no pid here. Jobs share the uid and may signal even
+                # PID 1, and what is blocked is kept for it (pid_namespaces(7)); with other codes they name any sender
+                # they like (rt_sigqueueinfo(2)), or none (F_SETSIG, fcntl(2)).
                 self._interrupt()
+
+    def _read_lifeline(self, lifeline: int) -> None:
+        if os.read(lifeline, 4096):
+            self._interrupt()
+        else:
+            self._guard_died()
 
     def _interrupt(self) -> None:
         if self.stopping:

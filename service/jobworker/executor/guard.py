@@ -72,8 +72,9 @@ def _check_work(setting: isolation.Setting) -> None:
 
 
 def run(inner: Callable[[Optional[int]], None], *, chosen: Isolation, wishes: Wishes, parent: int) -> int:
-    """Runs the inner process, and returns the status to exit with. `inner` gets a descriptor that comes to its end when
-    the guard dies. `parent`: whose end this process is to follow, as seen at its start."""
+    """Runs the inner process, and returns the status to exit with. `inner` gets a descriptor that becomes readable when
+    it is to stop, and comes to its end when the guard dies. `parent`: whose end this process is to follow, as seen at
+    its start."""
     if chosen.kind == CONTAINER:
         # The container's PID 1 needs no guard: with it everything dies.
         isolation.drop_privileges(wishes.setting.user)
@@ -90,7 +91,8 @@ def run(inner: Callable[[Optional[int]], None], *, chosen: Isolation, wishes: Wi
         _become_inner(inner, chosen=chosen, setting=wishes.setting, lifeline=reading)
     os.close(reading)
     _follow(parent)
-    return _Guard(child).run()
+    os.set_blocking(writing, False)
+    return _Guard(child, writing).run()
 
 
 def _become_inner(
@@ -121,8 +123,9 @@ def _follow(parent: int) -> None:
 
 
 class _Guard:
-    def __init__(self, inner: int) -> None:
+    def __init__(self, inner: int, lifeline: int) -> None:
         self._inner = inner
+        self._lifeline = lifeline
 
     def run(self) -> int:
         """Waits for the inner process; signals are taken from the mask, so that none comes at a bad time."""
@@ -131,13 +134,22 @@ class _Guard:
             # A blocked signal is pending until it is waited for: SIGCHLD of an exit that came before this is not lost.
             number = signal.sigwait(wanted)
             if number != signal.SIGCHLD:
-                # Not reaped yet, so the pid is the inner one's.
-                os.kill(self._inner, signal.SIGTERM)
+                self._stop_inner()
                 continue
             status = self._reap()
             if status is not None:
                 kill_all()
                 return status
+
+    def _stop_inner(self) -> None:
+        # By no signal: jobs may signal the inner process as well, and of a signal that is pending already the kernel
+        # drops the next one, whoever sends it: signal(7).
+        try:
+            os.write(self._lifeline, b".")
+        except BlockingIOError:
+            pass  # it was told many times, and has not looked yet
+        except BrokenPipeError:
+            pass  # it has just ended
 
     def _reap(self) -> Optional[int]:
         found = None
