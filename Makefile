@@ -32,8 +32,8 @@ lint: build ## ruff (lint and format) and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: build ## throughput, streaming, memory and latency, as ratios measured in one run
-	$(BIN)/python -m tests.bench
+bench: build ## each figure beside its floor in the same run and its goal (BENCH=--list, --quick, --only NAME, --json FILE)
+	$(BIN)/python -m tests.bench $(BENCH)
 
 dashboards: build ## Grafana's dashboards from docker/grafana/boards, and the chart's copies of them and of the rules
 	mkdir -p charts/jobworker/files/dashboards charts/jobworker/files/rules

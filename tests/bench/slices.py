@@ -12,14 +12,16 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from jobworker.v1 import admin_pb2, admin_pb2_grpc, job_pb2, query_pb2, schedule_pb2
-from tests.harness.service import Service, running
+from tests.bench.row import Goal, Row
+from tests.bench.run import Run
+from tests.harness.service import Service
 from tests.harness.wait import until
 
 J = schedule_pb2.JobRequest
@@ -232,7 +234,7 @@ def many_ends(b: Bench) -> None:
 def executor_dies(b: Bench) -> None:
     many = b.api.submit(*["sleep 600"] * 2000, batch=job_pb2.BatchOptions(parallelism=2000))
     until(lambda: b.api.get(many).counts.running == 2000, "many run", seconds=120)
-    os.kill(b.service.child("executor.pyz"), 9)
+    os.kill(b.service.child("executor"), 9)
     b.api.wait(many, 600)
 
 
@@ -254,7 +256,7 @@ def many_batches(b: Bench) -> None:
             calls.clear()
     b.api.query.ListBatches(query_pb2.ListBatchesRequest(page_size=1000), **b.api.call())
     status(b)
-    os.kill(b.service.child("executor.pyz"), 9)
+    os.kill(b.service.child("executor"), 9)
     time.sleep(3)
     admin.StopService(admin_pb2.StopServiceRequest(kill=True, cancel_queued=True), **admin_api.call())
     until(
@@ -278,39 +280,55 @@ ATTACKS: dict[str, Callable[[Bench], None]] = {
 }  # fmt: skip
 
 
+QUICK = ("submit_many", "states", "cancel")
+
+
+def measure(run: Run) -> Iterator[Row]:
+    """A row for each of them."""
+    attacks = QUICK if run.quick else tuple(ATTACKS)
+    return measured(run, attacks, jobs=run.size(1_000_000, 20_000))
+
+
+def measured(run: Run, attacks: Iterable[str], *, jobs: int) -> Iterator[Row]:
+    """The longest slice of each."""
+    slices = run.folder / "slices"
+    slices.touch()
+    path = os.pathsep.join(filter(None, (str(SLICES), os.environ.get("PYTHONPATH"))))
+    with run.service(variables={"PYTHONPATH": path, "JOBWORKER_TEST_SLICES": str(slices)}) as service:
+        bench = Bench(service, slices, jobs)
+        bench.long_slices()
+        for name in attacks:
+            began = time.perf_counter()
+            try:
+                ATTACKS[name](bench)
+            except Exception as error:
+                run.say(f"{name}: {error!r}"[:300])
+            run.say(f"{name} took {time.perf_counter() - began:.1f} s")
+            yield _row(name, sorted(bench.long_slices(), key=lambda s: -s["cpu_seconds"]))
+
+
+def _row(name: str, found: list[dict[str, Any]]) -> Row:
+    longest = found[0] if found else {"cpu_seconds": 0, "seconds": 0}
+    above = sum(s["cpu_seconds"] > 0.02 for s in found)
+    lines = [f"{longest['seconds'] * 1e3:.0f} ms by the clock; {above} above 20 ms"]
+    lines += [
+        f"{s['cpu_seconds'] * 1e3:.0f} ms ({s['seconds'] * 1e3:.0f}) {s['stack'] or s['what']}"
+        for s in found[:4]
+        if s["cpu_seconds"] > 0.015
+    ]
+    goal = Goal("<=", 20, absolute=True)
+    return Row(f"{name}, longest slice", longest["cpu_seconds"] * 1e3, "ms CPU", goal=goal, note="\n    ".join(lines))
+
+
 def main() -> int:
-    """Prints a line an attack."""
+    """These attacks alone, or with other sizes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("attacks", nargs="*", default=list(ATTACKS))
     parser.add_argument("--jobs", type=int, default=1_000_000)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jobworker-slices-") as folder:
-        slices = Path(folder) / "slices"
-        slices.touch()
-        path = os.pathsep.join(filter(None, (str(SLICES), os.environ.get("PYTHONPATH"))))
-        variables = {"PYTHONPATH": path, "JOBWORKER_TEST_SLICES": str(slices)}
-        with running(Path(folder) / "service", variables) as service:
-            bench = Bench(service, slices, given.jobs)
-            print("attack: longest slice on the loop in ms of CPU (wall); how many above 20 ms")
-            bench.long_slices()
-            for name in given.attacks:
-                began = time.perf_counter()
-                try:
-                    ATTACKS[name](bench)
-                except Exception as error:
-                    print(f"  {name}: {error!r}"[:300])
-                took = time.perf_counter() - began
-                found = sorted(bench.long_slices(), key=lambda s: -s["cpu_seconds"])
-                longest = found[0] if found else {"cpu_seconds": 0, "seconds": 0}
-                above = sum(s["cpu_seconds"] > 0.02 for s in found)
-                print(
-                    f"{name}: {longest['cpu_seconds'] * 1e3:.0f} ({longest['seconds'] * 1e3:.0f}); {above} above 20 ms;"
-                    f" took {took:.1f} s",
-                    flush=True,
-                )
-                for s in found[:4]:
-                    if s["cpu_seconds"] > 0.015:
-                        print(f"    {s['cpu_seconds'] * 1e3:.0f} ({s['seconds'] * 1e3:.0f}) {s['stack'] or s['what']}")
+        for row in measured(Run(Path(folder)), given.attacks, jobs=given.jobs):
+            print(row.text(), flush=True)
     return 0
 
 

@@ -1,95 +1,62 @@
-"""One follower of a 1 GiB log, over a bare gRPC stream of messages of the same size, both with mutual TLS."""
+"""How fast a 1 GiB log reaches a follower, over a bare gRPC stream of messages of the same size, both with mutual TLS
+and to gRPC's own client."""
 
 from __future__ import annotations
 
-import asyncio
-import multiprocessing
+import json
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections.abc import Iterator
 
 import grpc
-import uvloop
 
 from jobworker.v1 import query_pb2, schedule_pb2
-from tests.harness.service import LOCAL, Service
+from tests.bench.bareserver import ZEROS, bare_server
+from tests.bench.row import Goal, Row
+from tests.bench.run import Run
 
-SIZE = 1 << 30
+STREAM_LOGS = "/jobworker.v1.JobQueryService/StreamLogs"
 ROUNDS = 3
+_MIB = 1 << 20
 
 
-def _bare_server(pki: str, message_bytes: int, port_to: Connection) -> None:
-    async def stream(_request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        message = query_pb2.LogChunk(data=bytes(message_bytes)).SerializeToString()  # once: gRPC's own cost alone
-        for _ in range(SIZE // message_bytes):
-            await context.write(message)
-
-    async def serve() -> None:
-        bundle = Path(pki) / "server"
-        credentials = grpc.ssl_server_credentials(
-            [((bundle / "tls.key").read_bytes(), (bundle / "tls.crt").read_bytes())],
-            (bundle / "ca.crt").read_bytes(),
-            require_client_auth=True,
-        )
-        server = grpc.aio.server()
-        handler = grpc.unary_stream_rpc_method_handler(stream)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Bare", {"Stream": handler}),))
-        port_to.send(server.add_secure_port("127.0.0.1:0", credentials))
-        await server.start()
-        await asyncio.Event().wait()
-
-    uvloop.run(serve())
-
-
-def _receive(channel: grpc.Channel, method: str, request: bytes, metadata: list[tuple[str, str]]) -> tuple[float, int]:
+def _receive(
+    channel: grpc.Channel, method: str, request: bytes, metadata: list[tuple[str, str]], size: int
+) -> tuple[float, int]:
+    """MiB a second, and the bytes of the largest message."""
     call = channel.unary_stream(method, response_deserializer=query_pb2.LogChunk.FromString)
     began = time.perf_counter()
     total = largest = 0
-    for chunk in call(request, metadata=metadata):
+    for chunk in call(request, metadata=metadata, timeout=600):
         total += len(chunk.data)
         largest = max(largest, len(chunk.data))
-    assert total == SIZE, total
-    return time.perf_counter() - began, largest
+    assert total == size, total
+    return size / _MIB / (time.perf_counter() - began), largest
 
 
-def measure(service: Service) -> None:
-    """Prints the ratio, pair by pair."""
-    api = service.api("alice")
-    job = schedule_pb2.JobRequest(command=f"head -c {SIZE} /dev/zero")
-    correlation_id = api.submit(job)
-    api.wait(correlation_id, 300)
-    request = query_pb2.StreamLogsRequest(correlation_id=correlation_id).SerializeToString()
-    method = "/jobworker.v1.JobQueryService/StreamLogs"
-    _, message_bytes = _receive(api.channel, method, request, api.metadata)
-    spawn = multiprocessing.get_context("spawn")
-    port_from, port_to = spawn.Pipe(duplex=False)
-    bare = spawn.Process(target=_bare_server, args=(str(service.pki), message_bytes, port_to), daemon=True)
-    bare.start()
-    bundle = service.pki / "clients" / "alice"
-    credentials = grpc.ssl_channel_credentials(
-        (bundle / "ca.crt").read_bytes(), (bundle / "tls.key").read_bytes(), (bundle / "tls.crt").read_bytes()
-    )
-    ratios = []
-    with grpc.secure_channel(f"127.0.0.1:{port_from.recv()}", credentials, LOCAL) as channel:
+def measure(run: Run) -> Iterator[Row]:
+    """The rows: each round a pair."""
+    size = run.size(1 << 30, 64 << 20)
+    with run.service() as service, bare_server(service) as channel:
+        api = service.api("alice")
+
+        def stream(command: str, *, wait: bool) -> tuple[float, int]:
+            correlation_id = api.submit(schedule_pb2.JobRequest(command=command))
+            if wait:
+                api.wait(correlation_id, 300)
+            request = query_pb2.StreamLogsRequest(correlation_id=correlation_id).SerializeToString()
+            return _receive(api.channel, STREAM_LOGS, request, api.metadata, size)
+
+        finished = f"head -c {size} /dev/zero"
+        _, message_bytes = stream(finished, wait=True)
+        asked = json.dumps({"bytes": size, "message_bytes": message_bytes}).encode()
+        floors, rates, live = [], [], []
         for _ in range(ROUNDS):
-            plain, _ = _receive(channel, "/bench.Bare/Stream", b"", [])
-            ours, _ = _receive(api.channel, method, request, api.metadata)
-            print(f"  bare {SIZE / plain / 2**20:6.0f} MiB/s   StreamLogs {SIZE / ours / 2**20:6.0f} MiB/s")
-            ratios.append(plain / ours)
-    bare.terminate()
-    print(f"stream: a finished 1 GiB log over a bare stream of {message_bytes >> 10} KiB messages (aim 0.9):")
-    print(f"  {statistics.median(ratios):.2f}")
-    _live(service)
-
-
-def _live(service: Service) -> None:
-    """The same while the job writes it."""
-    api = service.api("alice")
-    with ThreadPoolExecutor(1) as pool:
-        correlation_id = api.submit(schedule_pb2.JobRequest(command=f"sleep 1; head -c {SIZE} /dev/zero"))
-        request = query_pb2.StreamLogsRequest(correlation_id=correlation_id).SerializeToString()
-        method = "/jobworker.v1.JobQueryService/StreamLogs"
-        seconds, _ = pool.submit(_receive, api.channel, method, request, api.metadata).result()
-    print(f"  followed while it is written: {SIZE / (seconds - 1) / 2**20:.0f} MiB/s")
+            floors.append(_receive(channel, ZEROS, asked, [], size)[0])
+            rates.append(stream(finished, wait=True)[0])
+            live.append(stream(finished, wait=False)[0])
+            run.say(f"MiB/s: bare {floors[-1]:.0f}, finished {rates[-1]:.0f}, while it is written {live[-1]:.0f}")
+        floor_is = f"bare stream of {message_bytes >> 10} KiB messages"
+        floor, name = statistics.median(floors), f"a log of {size >> 20} MiB"
+        yield Row(f"{name}, finished", statistics.median(rates), "MiB/s", floor, floor_is, Goal(">=", 0.9))
+        yield Row(f"{name}, while it is written", statistics.median(live), "MiB/s", floor, floor_is)

@@ -4,7 +4,6 @@ exported, over one without, in turns."""
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import subprocess
 import sys
@@ -12,14 +11,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
-from tests.bench.throughput import served
+from tests.bench.batch import served
+from tests.bench.row import Goal, Row
+from tests.bench.run import Run
 from tests.harness.otlp import environment
-from tests.harness.service import Service, running
+from tests.harness.service import Service
 
-JOBS = 5000
-SMALL_BATCHES = 300
 ROUNDS = 5
 SCRAPE_SECONDS = 1.0
 
@@ -57,48 +55,41 @@ def scraped(service: Service) -> Iterator[None]:
         thread.join()
 
 
-def small(service: Service) -> float:
+def small(service: Service, batches: int) -> float:
     """Batches of one job each per second, one after another: each with all its calls."""
     api = service.api("alice")
     began = time.perf_counter()
-    for _ in range(SMALL_BATCHES):
+    for _ in range(batches):
         api.wait(api.submit("true"))
-    return SMALL_BATCHES / (time.perf_counter() - began)
+    return batches / (time.perf_counter() - began)
 
 
-def cpu_seconds(service: Service) -> float:
-    """What the server process has used so far (proc(5): utime and stime)."""
-    with open(f"/proc/{service.child('server')}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def measure(folder: Path) -> None:
-    """Prints the ratios, pair by pair."""
-    large, single, spent = [], [], []
+def measure(run: Run) -> Iterator[Row]:
+    """The rows: each round a pair, of which the median stands."""
+    jobs, batches = run.size(5000, 1000), run.size(300, 30)
+    large: dict[str, list[float]] = {"off": [], "on": []}
+    spent: dict[str, list[float]] = {"off": [], "on": []}
+    single: dict[str, list[float]] = {"off": [], "on": []}
     with (
         sink() as variables,
-        running(folder / "off", METRICS__ENABLED="false", TRACES__EXPORTER="none") as off,
-        running(folder / "on", variables=variables) as on,
+        run.service("off", METRICS__ENABLED="false", TRACES__EXPORTER="none") as off,
+        run.service("on", variables) as on,
         scraped(on),
     ):
-        for service in (off, on):
+        services = {"off": off, "on": on}
+        for service in services.values():
             served(service, 500)
-        for turn in range(ROUNDS):
-            order = (off, on) if turn % 2 else (on, off)
-            rates, cpu = {}, {}
-            for service in order:
-                before = cpu_seconds(service)
-                rates[service] = served(service, JOBS)[0]
-                cpu[service] = (cpu_seconds(service) - before) * 1e6 / JOBS
-            slow = {service: small(service) for service in order}
-            print(f"  jobs/s: off {rates[off]:.0f}, on {rates[on]:.0f}; server CPU us/job: off {cpu[off]:.0f}, "
-                  f"on {cpu[on]:.0f}; single ones/s: off {slow[off]:.0f}, on {slow[on]:.0f}")  # fmt: skip
-            large.append(rates[on] / rates[off])
-            spent.append(cpu[off] / cpu[on])
-            single.append(slow[on] / slow[off])
-    print(f"telemetry: {JOBS} x true in a batch with metrics and traces over without (aim 0.95):")
-    print(
-        f"  {statistics.median(large):.2f} of the rate, by the server's CPU {statistics.median(spent):.2f}; "
-        f"batches of one job each {statistics.median(single):.2f}"
-    )
+        for turn in range(run.size(ROUNDS, 1)):
+            for name in ("off", "on") if turn % 2 else ("on", "off"):
+                found = served(services[name], jobs)
+                large[name].append(found.rate)
+                spent[name].append(found.server_ms)
+                single[name].append(small(services[name], batches))
+            run.say(f"jobs a second: off {large['off'][-1]:.0f}, on {large['on'][-1]:.0f}")
+    with_all, floor_is = "with metrics and traces", "without"
+    for name, unit, sides, goal in (
+        (f"batch of {jobs} `true`, {with_all}", "jobs/s", large, Goal(">=", 0.95)),
+        (f"server CPU per job of it, {with_all}", "ms", spent, Goal("<=", 1.05)),
+        (f"batches of one job one by one, {with_all}", "/s", single, Goal(">=", 0.95)),
+    ):
+        yield Row(name, statistics.median(sides["on"]), unit, statistics.median(sides["off"]), floor_is, goal)
