@@ -59,7 +59,8 @@ class Control:
         ack_seconds: float,
     ) -> None:
         """`wake`: readable when the pump has news. `signals`: a signalfd. `lifeline`: readable when the guard was told
-        to stop, at its end when it died. `ack_seconds`: how long a stopping executor waits for the last acknowledgement."""
+        to stop, at its end when it died. `ack_seconds`: how long a stopping executor waits for the last
+        acknowledgement."""
         self.jobs: Dict[int, Job] = {}
         self.stopping = False
         self._by_id: Dict[str, Job] = {}
