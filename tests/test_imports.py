@@ -71,10 +71,15 @@ LAW: dict[str, set[str]] = {
     "server/healthcheck": {"jobpki", "server.config"},
     "server/cli": {
         "executor", "server.config", "server.telemetry", "server/app", "server/control", "server/healthcheck",
-        "server/reach",
+        "relay", "server/reach",
         "supervisor",
     },
-    "supervisor": {"executor", "heldports", "jobpki", "server.config", "server/cli", "server/folders"},
+    "supervisor": {
+        "executor", "heldports", "jobpki", "relay", "server.config", "server/cli", "server/folders", "supervision",
+    },
+    "supervision": {"jobprocesses", "relay", "server/cli", "server/folders"},
+    "relay": set(),
+    "jobprocesses": {"executor"},
     "heldports": {"server.config", "server/listening"},
 }  # fmt: skip
 # (file's module, what it imports) -> allowed, of the executor alone: its protocol, and the maker of its zipapp.
@@ -83,6 +88,7 @@ EXECUTOR_SEEN_BY = {
     ("jobworker.server.scheduling.admission", "jobworker.executor.protocol"),
     ("jobworker.supervisor", "jobworker.executor.bundle"),
     ("jobworker.supervisor", "jobworker.executor.protocol"),  # to tell its death
+    ("jobworker.jobprocesses", "jobworker.executor.tree"),  # what is below a process
     ("jobworker.server.cli", "jobworker.executor"),  # where it lies, to start it afresh
 }
 PACKAGES = {"jobworker", "jobworker.server", "jobworker.executor", "jobworker.server.scheduling", "jobpki"}

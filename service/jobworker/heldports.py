@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from jobworker.server.config.model import Settings
@@ -36,8 +35,8 @@ def listeners(settings: Settings) -> Iterator[tuple[str, str, int]]:
             yield name, host, port
 
 
-def hold_ports(settings: Settings) -> ExitStack:
-    """Holds each listener's address until what is returned is closed.
+def hold_ports(settings: Settings, *, say: Callable[[str], object]) -> ExitStack:
+    """Holds each listener's address until what is returned is closed. `say`: a line to the operator.
 
     Raises:
         PortError: somebody has one of them.
@@ -46,13 +45,13 @@ def hold_ports(settings: Settings) -> ExitStack:
         for name, host, port in listeners(settings):
             try:
                 for family, address in _addresses(host, port):
-                    held.enter_context(_hold(family, address))
+                    held.enter_context(_hold(family, address, say))
             except OSError as e:
                 raise PortError(f"{name}: {explained(e, host, port).strerror}") from e
         return held.pop_all()
 
 
-def _hold(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+def _hold(family: socket.AddressFamily, address: tuple[str, int], say: Callable[[str], object]) -> socket.socket:
     with _socket(family) as probe:
         # Whether it is free but for connections on their way out.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -66,7 +65,7 @@ def _hold(family: socket.AddressFamily, address: tuple[str, int]) -> socket.sock
             sock.close()
             raise
         # Connections of a server that did not share its port are still on their way out (TIME_WAIT, tcp(7)).
-        print(f"jobworker: port {address[1]} on {address[0]} is not held: {e.strerror}", file=sys.stderr)
+        say(f"port {address[1]} on {address[0]} is not held: {e.strerror}")
     return sock
 
 

@@ -93,17 +93,15 @@ class Service:
             self.passwords = make_pki(self.pki).passwords
 
     def start(self, *, prefix: Sequence[str] = (), **popen: Any) -> Service:
-        """Starts it, and waits until it answers. `prefix`: what it is started through, setpriv say."""
+        """Starts it, and waits until it answers. `prefix`: what it is started through, setpriv say. `popen`: among
+        others its stdout, stderr and stdin, which else are the file `output` and nothing."""
         self.make_pki()
         self.folder.mkdir(exist_ok=True)
         with (self.folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "jobworker.server.cli", "run"],
                 env=self.environment(),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                **popen,
+                **{"stdout": output, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL, **popen},
             )
         self.ready()
         return self

@@ -89,6 +89,9 @@ def server(
     ] = False,
 ) -> None:
     """Run the server alone: it listens for its executor, or the socket to it is handed down (`jobworker run`)."""
+    from jobworker.relay import open_standard, print_error
+
+    open_standard()
     from jobworker.server import app as application
     from jobworker.server.config.sources import ConfigError
     from jobworker.server.reach import StartError
@@ -103,7 +106,7 @@ def server(
             shared_ports=shared_ports,
         )
     except (ConfigError, StartError) as e:
-        print(f"jobworker: {e}", file=sys.stderr)
+        print_error(str(e))
         raise SystemExit(EX_CONFIG) from None
     raise SystemExit(code)
 
