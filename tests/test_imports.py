@@ -32,6 +32,7 @@ LAW: dict[str, set[str]] = {
     "server/listening": set(),
     "server/strangers": set(),
     "server/model": {"server/ids"},
+    "server/clocks": set(),
     "server/slices": {"server/threads"},
     "server/threads": set(),
     "server.config": {"server.store", "server.telemetry", "server/errors"},
@@ -46,7 +47,8 @@ LAW: dict[str, set[str]] = {
         "server/errors", "server/ids", "server/model", "server/slices", "server/threads", "server.telemetry",
     },
     "server.scheduling": {
-        "executor", "server.store", "server.telemetry", "server/errors", "server/ids", "server/model", "server/slices",
+        "executor", "server.store", "server.telemetry", "server/clocks", "server/errors", "server/ids", "server/model",
+        "server/slices",
     },
     "server.rpc": {
         "server.config", "server.scheduling", "server.logs", "server.store", "server.telemetry", "server/errors",
@@ -59,8 +61,9 @@ LAW: dict[str, set[str]] = {
     "server/limits": {"server.config", "server.rest", "server.rpc", "server.scheduling", "server.telemetry"},
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",
-        "server.store", "server.telemetry", "server/control", "server/errors", "server/folders", "server/ids",
-        "server/limits", "server/listeners", "server/model", "server/reach", "server/slices", "server/threads",
+        "server.store", "server.telemetry", "server/clocks", "server/control", "server/errors", "server/folders",
+        "server/ids", "server/limits", "server/listeners", "server/model", "server/reach", "server/slices",
+        "server/threads",
     },
     "server/listeners": {
         "server.config", "server.identity", "server.rest", "server.rpc", "server.telemetry", "server/limits",

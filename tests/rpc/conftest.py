@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from jobpki.bundle import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+from jobworker.server.clocks import now
 from jobworker.server.config.live import LiveConfig
 from jobworker.server.identity.gate import Identity
 from jobworker.server.identity.tls import load_tls
@@ -134,6 +136,7 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
         trust_domain=tls.trust_domain,
         token_lifetime_seconds=3600,
         clock=time.time,
+        monotonic=time.monotonic,
         on_problem=lambda problem: log.error("users", problem=problem),
     )
     slices = Slices()
@@ -191,13 +194,13 @@ def _administration(
     layout: Layout, scheduler: Scheduler, batches: Batches, log: Lines, slices: Slices
 ) -> Administration:
     drain = Drain(
-        path=layout.stop_file, work=scheduler, unfinished=batches.active.values, clock_ns=time.time_ns, log=log
+        path=layout.stop_file, work=scheduler, unfinished=batches.active.values, now=partial(now, "boot"), log=log
     )
     config = LiveConfig(file=None, environment={"JOBWORKER_PATHS__DATA": layout.data}, clock_ns=time.time_ns)
     report = Report(
         version="0",
         started_ns=time.time_ns(),
-        clock_ns=time.time_ns,
+        uptime_ns=time.monotonic_ns,
         data=layout.data,
         data_name=layout.data,
         certificates=[],

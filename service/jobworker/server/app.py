@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from jobpki.errors import PkiError
 from jobpki.examine import with_remedy
 from jobpki.layout import Layout as PkiLayout
 from jobworker.server import limits, listeners
+from jobworker.server.clocks import now
 from jobworker.server.config.live import LiveConfig
 from jobworker.server.config.model import Settings
 from jobworker.server.config.watch import FileWatch
@@ -153,7 +155,7 @@ async def _start(  # noqa: PLR0915
     shared_ports: bool,
 ) -> None:
     """Makes and starts every part; `parts` stops them."""
-    settings, started_ns = config.settings, time.time_ns()
+    settings, started_ns, began_ns = config.settings, time.time_ns(), time.monotonic_ns()
     log: Log = service_log.logger
     tls, identity = _identity(
         settings, folders.path("pki"), on_problem=lambda what: log.error("identity", problem=what)
@@ -198,7 +200,7 @@ async def _start(  # noqa: PLR0915
     parts.push_async_callback(scheduler.close)
     scheduler.recover(found)
     drain = Drain(
-        path=layout.stop_file, work=scheduler, unfinished=batches.active.values, clock_ns=time.time_ns, log=log
+        path=layout.stop_file, work=scheduler, unfinished=batches.active.values, now=partial(now, boot), log=log
     )
     parts.callback(drain.close)
     worker = LocalWorker(listener=scheduler, log=log)
@@ -249,7 +251,7 @@ async def _start(  # noqa: PLR0915
             report=Report(
                 version=version("jobworker"),
                 started_ns=started_ns,
-                clock_ns=time.time_ns,
+                uptime_ns=lambda: time.monotonic_ns() - began_ns,
                 data=layout.data,
                 data_name=str(settings.paths.data),
                 certificates=_expiries(tls),
@@ -341,6 +343,7 @@ def _identity(settings: Settings, pki: Path, on_problem: Callable[[str], object]
             trust_domain=tls.trust_domain,
             token_lifetime_seconds=settings.auth.token_lifetime_seconds,
             clock=time.time,
+            monotonic=time.monotonic,
             on_problem=on_problem,
         )
     except PkiError as e:

@@ -35,6 +35,7 @@ class Identity:
         trust_domain: str,
         token_lifetime_seconds: float,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         on_problem: Callable[[str], object],
     ) -> None:
         """Reads the token key and the users file.
@@ -43,7 +44,8 @@ class Identity:
             pki: the PKI folder.
             trust_domain: of the users' SPIFFE IDs, as `tls.load_tls` found it in the server's certificate.
             token_lifetime_seconds: how long a token works.
-            clock: seconds since 1970.
+            clock: seconds since 1970: what tokens and certificates go by.
+            monotonic: seconds: what the wait after wrong passwords goes by.
             on_problem: told in one line that a changed users file is damaged and the last good one stays in force, or
                 that a password takes too long to check.
 
@@ -57,7 +59,9 @@ class Identity:
         self._certificates = Certificates(trust_domain=trust_domain)
         self._tokens = Tokens(key=key, trust_domain=trust_domain, lifetime_seconds=token_lifetime_seconds)
         self.passwords = PasswordChecker(on_problem=on_problem)
-        self._login = Login(users=self._users, passwords=self.passwords, tokens=self._tokens, clock=clock)
+        self._login = Login(
+            users=self._users, passwords=self.passwords, tokens=self._tokens, clock=clock, monotonic=monotonic
+        )
         self._clock = clock
 
     def configure(self, *, token_lifetime_seconds: float) -> None:

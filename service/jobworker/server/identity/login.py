@@ -23,11 +23,20 @@ _FAILURE_WINDOW_SECONDS = 60.0
 class Login:
     """Checks logins and issues tokens."""
 
-    def __init__(self, *, users: Users, passwords: PasswordChecker, tokens: Tokens, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        users: Users,
+        passwords: PasswordChecker,
+        tokens: Tokens,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
         self._users = users
         self._passwords = passwords
         self._tokens = tokens
         self._clock = clock
+        self._monotonic = monotonic
         # By the certificate's key: times of the last failures. Who guesses with one certificate locks out that one, and
         # not the same user's others; and there are no more entries than certificates.
         self._failures: dict[str, list[float]] = {}
@@ -49,7 +58,7 @@ class Login:
         password_hash = _DECOY_HASH if user is None else user.password_hash
         matches = await self._passwords.matches(password, password_hash, name=key, subject=f"user:{username}")
         if user is None or not matches:
-            self._failures.setdefault(key, []).append(self._clock())
+            self._failures.setdefault(key, []).append(self._monotonic())
             raise _failed()
         self._failures.pop(key, None)
         return self._tokens.issue(user=username, thumbprint=key, now=self._clock())
@@ -58,7 +67,7 @@ class Login:
         failures = self._failures.get(key)
         if failures is None:
             return
-        now = self._clock()
+        now = self._monotonic()
         recent = [time for time in failures if now - time < _FAILURE_WINDOW_SECONDS]
         if not recent:
             del self._failures[key]

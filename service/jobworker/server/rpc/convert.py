@@ -137,10 +137,8 @@ def batch(view: BatchView) -> job_pb2.Batch:
         fail_fast=header.fail_fast,
         accepted_at=timestamp(header.accepted_at),
     )
-    if view.started_at is not None:
-        message.started_at.CopyFrom(timestamp(view.started_at))
-    if view.ended_at is not None and view.state.final:
-        message.ended_at.CopyFrom(timestamp(view.ended_at))
+    ended_at = view.ended_at if view.state.final else None
+    _put_times(message, _in_order(header.accepted_at, view.started_at, ended_at))
     return message
 
 
@@ -156,8 +154,8 @@ def job(view: BatchView, one: JobView) -> job_pb2.Job:
             job_pb2.LogSize(stream=job_pb2.LogStream.ValueType(which), bytes=size) for which, size in _sizes(view, one)
         ],
     )
-    if one.started_at is not None:
-        message.started_at.CopyFrom(timestamp(one.started_at))
+    ended_at = None if one.end is None else one.end.ended_at
+    _put_times(message, _in_order(view.header.accepted_at, one.started_at, ended_at))
     if one.end is not None:
         _put_end(message, one.end)
     return message
@@ -180,6 +178,23 @@ def _limits(limits: job_pb2.Limits, path: str) -> Limits:
     )
 
 
+def _in_order(accepted_at: int, started_at: int | None, ended_at: int | None) -> tuple[int | None, int | None]:
+    """Start and end of a batch or a job as they are shown: not before the batch was accepted, and the end not before
+    the start. The record has what the clock of the day said, which may have been set back in between."""
+    moved = 0 if started_at is None else max(0, accepted_at - started_at)  # together: the time between them is right
+    start = None if started_at is None else started_at + moved
+    end = None if ended_at is None else max(ended_at + moved, accepted_at if start is None else start)
+    return start, end
+
+
+def _put_times(message: job_pb2.Batch | job_pb2.Job, times: tuple[int | None, int | None]) -> None:
+    started_at, ended_at = times
+    if started_at is not None:
+        message.started_at.CopyFrom(timestamp(started_at))
+    if ended_at is not None:
+        message.ended_at.CopyFrom(timestamp(ended_at))
+
+
 def _put_end(message: job_pb2.Job, end: JobEnd) -> None:
     message.end_reason = job_pb2.EndReason.ValueType(end.reason)
     message.end_detail = end.detail
@@ -191,8 +206,6 @@ def _put_end(message: job_pb2.Job, end: JobEnd) -> None:
         message.exit_source = job_pb2.EXIT_SOURCE_WAITED
     elif end.state is JobState.LOST:
         message.exit_source = job_pb2.EXIT_SOURCE_LOST
-    if end.ended_at is not None:
-        message.ended_at.CopyFrom(timestamp(end.ended_at))
     if end.usage is not None:
         message.usage.CopyFrom(_usage(end.usage))
 

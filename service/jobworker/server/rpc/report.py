@@ -94,7 +94,7 @@ class Report:
 
     version: str
     started_ns: int
-    clock_ns: Callable[[], int]
+    uptime_ns: Callable[[], int]  # by a clock that never jumps
     data: str  # the data folder, as this process opens it
     data_name: str  # as people know it
     certificates: Sequence[tuple[str, datetime]]  # name, expiry
@@ -112,7 +112,7 @@ class Report:
             running_jobs=self.work.running,
             followers=followers,
         )
-        status.uptime.FromNanoseconds(max(0, self.clock_ns() - self.started_ns))
+        status.uptime.FromNanoseconds(self.uptime_ns())
         if self.drain.deadline_ns is not None:
             status.drain_deadline.FromNanoseconds(self.drain.deadline_ns)
         self._executor(status.executor)

@@ -1,5 +1,5 @@
 """Whether the service takes work. Told to stop, it takes no batches and starts no jobs, and goes on answering; that it
-was told is on disk, so a server that is restarted meanwhile goes on draining, with the same deadline.
+was told is on disk, so a server that is restarted meanwhile goes on draining, with the same deadline (deadline.py).
 
 A server that is about to end with its executor (a pod that is deleted) drains too, and that is not kept: the next one
 takes work."""
@@ -10,11 +10,13 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
+from jobworker.server.clocks import Now
 from jobworker.server.errors import PreconditionError, UnavailableError
+from jobworker.server.scheduling.deadline import Deadline
 from jobworker.server.store import replace as files
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.telemetry.log import Log
@@ -54,10 +56,24 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """What the service was told; `deadline_ns` (Unix) is when running jobs are cancelled, None never."""
+    """What the service was told; `deadline` is when running jobs are cancelled, None never."""
 
-    deadline_ns: int | None = None
+    deadline: Deadline | None = None
     cancel_queued: bool = False
+
+    @classmethod
+    def read(cls, record: dict[str, Any], now: Now) -> Stop:
+        """Out of what `record` has made; what is not understood of it stays undone."""
+        cancel_queued = record["cancel_queued"]
+        try:
+            return cls(Deadline.read(record, now), cancel_queued) if isinstance(cancel_queued, bool) else cls()
+        except ValueError:
+            return cls()
+
+    def record(self, now: Now) -> dict[str, Any]:
+        """For JSON."""
+        deadline = {"deadline_ns": None} if self.deadline is None else self.deadline.record(now)
+        return {**deadline, "cancel_queued": self.cancel_queued}
 
 
 class Drain:
@@ -69,14 +85,14 @@ class Drain:
         path: str,
         work: Work,
         unfinished: Callable[[], Iterable[ActiveBatch]],
-        clock_ns: Callable[[], int],
+        now: Callable[[], Now],
         log: Log,
     ) -> None:
         """`path` is the file that is there while the service is told to stop; `unfinished` tells the batches."""
         self._path = path
         self._work = work
         self._unfinished = unfinished
-        self._clock_ns = clock_ns
+        self._now = now
         self._log = log
         self._timer: asyncio.TimerHandle | None = None
         self._drained = False
@@ -84,23 +100,21 @@ class Drain:
         self._leaving = False
         self._stop = self._read()
         if self._stop is not None:
-            log.warning("the service is stopped, as it was before", deadline_ns=self._stop.deadline_ns)
+            log.warning("the service is stopped, as it was before", deadline_ns=self.deadline_ns)
             self._apply(self._stop)
 
     def _read(self) -> Stop | None:
         try:
             with open(self._path, "rb") as file:
-                told = Stop(**json.loads(file.read()))
+                return Stop.read(json.loads(file.read()), self._now())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as e:
+        except (OSError, ValueError, TypeError, KeyError) as e:
             # It was there because the service was told to stop: so much is known.
             self._log.error(
                 "what the service was told cannot be read; it stays stopped", path=self._path, problem=str(e)
             )
             return Stop()
-        known = isinstance(told.deadline_ns, int | None) and isinstance(told.cancel_queued, bool)
-        return told if known else Stop()
 
     @property
     def phase(self) -> Phase:
@@ -120,8 +134,9 @@ class Drain:
 
     @property
     def deadline_ns(self) -> int | None:
-        """When running jobs are cancelled, Unix nanoseconds; None: no such time."""
-        return None if self._stop is None else self._stop.deadline_ns
+        """When running jobs are cancelled, Unix nanoseconds as the clock goes now; None: no such time."""
+        deadline = None if self._stop is None else self._stop.deadline
+        return None if deadline is None else deadline.wall_ns(self._now())
 
     def admit(self) -> None:
         """Lets a new batch in.
@@ -153,12 +168,14 @@ class Drain:
             UnavailableError: it could not be recorded.
         """
         before = self._stop or Stop()
-        told = replace(before, cancel_queued=cancel_queued or before.cancel_queued)
+        now, deadline = self._now(), before.deadline
         if deadline_seconds is not None:
-            deadline_ns = self._clock_ns() + round(deadline_seconds * 1e9)
-            told = replace(told, deadline_ns=min(deadline_ns, before.deadline_ns or deadline_ns))
+            wanted = Deadline.after(deadline_seconds, now)
+            if deadline is None or wanted.due_ns < deadline.due_ns:
+                deadline = wanted
+        told = Stop(deadline, cancel_queued or before.cancel_queued)
         if told != self._stop:
-            self._write(lambda: files.replace(self._path, json.dumps(asdict(told)).encode() + b"\n"))
+            self._write(lambda: files.replace(self._path, json.dumps(told.record(now)).encode() + b"\n"))
             self._stop = told
             self._log.info(
                 "told to stop",
@@ -248,10 +265,10 @@ class Drain:
 
     def _keep_deadline(self) -> None:
         self.close()
-        deadline_ns = self.deadline_ns
-        if deadline_ns is None:
+        deadline = None if self._stop is None else self._stop.deadline
+        if deadline is None:
             return
-        left = (deadline_ns - self._clock_ns()) / 1e9
+        left = deadline.left_ns(self._now()) / 1e9
         if left > 0:
             self._timer = asyncio.get_running_loop().call_later(left, self._keep_deadline)
         elif self._work.running:

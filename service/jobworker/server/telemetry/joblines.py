@@ -106,4 +106,4 @@ def _tell_end(tell: Callable[..., object], header: BatchHeader, index: int, end:
 
 
 def _seconds(began_at: int | None, ended_at: int | None) -> float | None:
-    return None if began_at is None or ended_at is None else round((ended_at - began_at) / 1e9, 6)
+    return None if began_at is None or ended_at is None else max(0.0, round((ended_at - began_at) / 1e9, 6))
