@@ -231,7 +231,8 @@ from jobworker.server.identity.gate import Identity
 os.setgroups([gid]); os.setgid(gid); os.setuid(uid)
 root = Path(sys.argv[1])
 tls = check_server_bundle(root, now=datetime.now(UTC))
-Identity(pki=root, trust_domain=tls.trust_domain, token_lifetime_seconds=60, clock=lambda: 0, on_problem=print).close()
+clocks = {"clock": lambda: 0, "monotonic": lambda: 0}
+Identity(pki=root, trust_domain=tls.trust_domain, token_lifetime_seconds=60, on_problem=print, **clocks).close()
 for fault in examine(Layout(root)):
     print(fault)
 """

@@ -42,7 +42,7 @@ def in_order(api: Api, name: str) -> None:
     for job in api.jobs(name):
         assert job.ended_at.ToNanoseconds() >= accepted
         if job.HasField("started_at"):
-            assert accepted <= job.started_at.ToNanoseconds() <= job.ended_at.ToNanoseconds() <= ended
+            assert accepted <= job.started_at.ToNanoseconds() < job.ended_at.ToNanoseconds() <= ended
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -67,20 +67,6 @@ def test_no_batch_and_no_job_takes_less_than_nothing(
     in_order(api, running)
     for name in filler:
         in_order(api, name)
-
-
-def test_a_job_that_starts_after_the_clock_was_set_back_took_as_long_as_it_took(
-    service: Service, clock: ClockShift, scratch: Path
-) -> None:
-    api = service.api()
-    gate = scratch / "gate"
-    held = [api.submit(f"until [ -e {gate} ]; do sleep 0.02; done") for _ in range(64)]
-    queued = next(name for name in reversed(held) if not api.get(name).counts.running)
-    clock.jump(-HOUR)
-    gate.touch()
-    api = service.api()
-    api.wait(queued)
-    in_order(api, queued)
 
 
 def test_the_uptime_is_by_a_clock_that_nobody_sets(service: Service, clock: ClockShift) -> None:
