@@ -1,0 +1,1 @@
+"""Faults against the real service under load, and an oracle outside it: `python -m tests.faults`."""

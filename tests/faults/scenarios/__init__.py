@@ -1,0 +1,1 @@
+"""How each fault is injected: a scenario a file."""
