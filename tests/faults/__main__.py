@@ -78,7 +78,7 @@ def run(name: str, fault: Fault, bounds: Bounds, report: Report, *, keep: bool) 
     folder = Path(tempfile.mkdtemp(prefix=f"jobworker-faults-{name}-"))
     trial = Trial(name, folder, bounds, report.say, **fault.settings)
     try:
-        fault.scenario(trial)
+        trial.run(fault.scenario)
     except Exception as error:  # the other faults have their turns all the same
         traceback.print_exc()
         row.failure = repr(error)

@@ -157,10 +157,12 @@ class Follow:
 
 @dataclass
 class Died:
-    """A death, from before its signal until whoever had to do with the dead one knew."""
+    """A death, from before its signal until whoever had to do with the dead one knew. From `gone` on there was nothing
+    of it: no job started there."""
 
     kind: Death
     began: float
+    gone: float = float("inf")
     ended: float = float("inf")
 
 
@@ -210,11 +212,10 @@ class History:
                     fresh.append(violation)
         return fresh
 
-    def deaths_of(self, batch: Batch, *kinds: Death) -> int:
-        """How often something died between a batch's submission and its last job's final state."""
+    def deaths_of(self, batch: Batch) -> list[Died]:
+        """What died between a batch's submission and its last job's final state."""
         end = batch.final_at if batch.final_at is not None else float("inf")
-        deaths = [died for died in self.deaths if not kinds or died.kind in kinds]
-        return sum(died.ended >= batch.submitted_at and died.began <= end for died in deaths)
+        return [died for died in self.deaths if died.ended >= batch.submitted_at and died.began <= end]
 
     def machine_died_since(self, at: float) -> bool:
         """Bytes that were not synced may be gone."""

@@ -156,10 +156,13 @@ def _judge_lost(history: History, batch: Batch, states: dict[int, JobState]) -> 
     # A job that reached its end, which nobody was told of any more, had left its place to another.
     marks = history.marks
     cut_off = sum(marks.started[batch.tag, i] > 0 and not marks.ended[batch.tag, i] for i in lost)
-    could_run = max(0, deaths * batch.parallelism - cut_off)
+    could_take = sum(died.gone >= batch.submitted_at for died in deaths) * batch.parallelism
+    could_run = max(0, could_take - cut_off)
     history.undecided_lost |= {(batch.tag, index) for index in unmarked[:could_run]}
     for index in unmarked[could_run:]:
-        said = f"{len(lost)} LOST, {len(unmarked)} of them left no mark; {deaths} deaths, {batch.parallelism} at a time"
+        said = (
+            f"{len(lost)} LOST, {len(unmarked)} of them left no mark; {could_take} could have run when something died"
+        )
         yield Violation(Kind.LOST_UNSTARTED, batch.tag, index, said)
 
 

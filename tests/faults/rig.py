@@ -113,8 +113,11 @@ class Rig:
         pid = self.pid("inner" if inner else "executor")
         died = self._dies(Death.EXECUTOR)
         self._kill(pid)
+        if inner:  # with the other the kernel ends it, some time
+            died.gone = time.monotonic()
         with self._back():
             self.pid("inner")
+        died.gone = min(died.gone, time.monotonic())
         died.ended = time.monotonic() + _KNOWN_SECONDS
 
     def kill_supervisor(self) -> None:
@@ -124,7 +127,7 @@ class Rig:
         died = self._dies(Death.EXECUTOR)
         self._kill(family[0])
         self._gone(family)
-        died.ended = time.monotonic()
+        died.gone = died.ended = time.monotonic()
 
     def kill_all(self, death: Death = Death.EXECUTOR) -> None:
         """kill -9 of all at once."""
@@ -142,7 +145,7 @@ class Rig:
     def buried(self) -> None:
         """The second half."""
         self._gone(self._family)
-        self._dying.ended = time.monotonic()
+        self._dying.gone = self._dying.ended = time.monotonic()
 
     def reboot(self) -> None:
         """The next start is in another life of the machine, by the one mark that a process can know it by."""

@@ -39,8 +39,8 @@ FAULTS: dict[str, Fault] = {
     "power-modes": Fault("power failure (ext4, other modes)", 30, 3, power.others, _no_ext4, SMALL_DISK),
     "disk-full": Fault("no room on the data disk", 20, 4, full.blocks, _no_ext4, SMALL_DISK),
     "inodes": Fault("no inodes on the data disk", 20, 4, full.inodes, _no_tmpfs, SMALL_DISK),
-    "eio": Fault("EIO from the data disk", 20, 3, eio.disk, _no_ext4, SMALL_DISK),
     "descriptors": Fault("few descriptors", 30, 5, descriptors.few),
     "cut": Fault("cut connections", 100, 20, cuts.cut),
+    "eio": Fault("EIO from the data disk", 20, 1, eio.disk, _no_ext4, SMALL_DISK),
 }
 SHORT_SECONDS = 300.0

@@ -68,7 +68,8 @@ class Trial:
     def __init__(self, name: str, folder: Path, bounds: Bounds, say: Callable[[str], None], **settings: str) -> None:
         self.dice = random.Random(f"{bounds.seed}/{name}")
         self.history = History()
-        self.rig = Rig(folder / "service", self.history, **settings)
+        # So few at a time that they start soon after they were ordered: a job that was and left no mark is undecided.
+        self.rig = Rig(folder / "service", self.history, JOBS__RUNNING="16", JOBS__PARALLELISM="4", **settings)
         self.done = 0
         self.gave_up = ""
         self._bounds = bounds
@@ -84,18 +85,23 @@ class Trial:
 
     # -- what a scenario does
 
-    @contextlib.contextmanager
-    def service(self) -> Iterator[None]:
-        """Starts it, and ends it at the end. A service that does not come back ends the trial, and is a violation."""
+    def run(self, scenario: Callable[[Trial], None]) -> None:
+        """The whole of it. A service that does not come back ends the trial, and is a violation."""
         try:
-            self.rig.start()
-            yield
+            scenario(self)
         except NotBackError as error:
             self.gave_up = "the service did not come back"
             self._accuse([Violation(Kind.NOT_BACK, detail=str(error))])
         except grpc.RpcError as error:
             self.gave_up = "the service does not answer"
             self._accuse([Violation(Kind.NOT_BACK, detail=f"{error.code().name}: {error.details()}")])
+
+    @contextlib.contextmanager
+    def service(self) -> Iterator[None]:
+        """Starts it, and ends it at the end."""
+        try:
+            self.rig.start()
+            yield
         finally:
             self.load.close()
             self.rig.stop()

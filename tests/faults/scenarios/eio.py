@@ -27,7 +27,7 @@ def disk(trial: Trial) -> None:
                     failing.cut()
                     trial.pause(0.3, 3.0)
                     trial.rig.stop()
-                    died.ended = time.monotonic()
+                    died.gone = died.ended = time.monotonic()
                     failing.unmount()
                     failing.mount()
                     trial.rig.start()
