@@ -6,6 +6,7 @@ however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -82,14 +83,11 @@ class Disk:
             _run("mount", "-t", "tmpfs", "-o", ",".join([*sizes, *self.options]), "tmpfs", str(self.place))
         else:
             self._loop = _run("losetup", "--find", "--show", str(self.image)).strip()
-            _run(
-                "mount",
-                "-t",
-                "ext4",
-                *(("-o", ",".join(self.options)) if self.options else ()),
-                self._loop,
-                str(self.place),
-            )
+            options = ("-o", ",".join(self.options)) if self.options else ()
+            try:
+                _run("mount", "-t", "ext4", *options, self._loop, str(self.place))
+            finally:
+                _run("losetup", "-d", self._loop)  # once nobody uses it any more
         self._mounted = True
         self.place.chmod(0o700)
 
@@ -128,7 +126,6 @@ class Disk:
             time.sleep(0.05)
         self._mounted = False
         if self._loop:
-            subprocess.run(["losetup", "-d", self._loop], capture_output=True, check=False)
             backing = Path("/sys/block") / Path(self._loop).name / "loop/backing_file"
             while backing.exists() and backing.read_text().strip() == str(self.image):
                 if time.monotonic() > deadline:
@@ -138,11 +135,8 @@ class Disk:
 
     def close(self) -> None:
         """Removes it."""
-        try:
+        with contextlib.suppress(TimeoutError):  # it goes with its last user
             self.unmount()
-        except TimeoutError:
-            if self._loop:  # it goes with its last user
-                subprocess.run(["losetup", "-d", self._loop], capture_output=True, check=False)
         self.image.unlink(missing_ok=True)
 
 

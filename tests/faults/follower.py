@@ -49,6 +49,8 @@ class Follower:
         """To its end."""
         while not (self.follow.done or self.follow.ended_early or self._stopped.is_set()):
             self._stream()
+            # Also where the stream was cut right behind the last end: no jobs in a request would be all of them.
+            self.follow.done = all(self._has_end(index) for index in range(len(self._batch.jobs)))
             self._stopped.wait(_PAUSE_SECONDS)
 
     def give_up(self) -> None:
@@ -83,8 +85,7 @@ class Follower:
             if not self._stopped.is_set():
                 raise
             return
-        self.follow.done = all(self._has_end(index) for index in range(len(self._batch.jobs)))
-        if not self.follow.done and not self._stopped.is_set():
+        if not all(self._has_end(index) for index in range(len(self._batch.jobs))) and not self._stopped.is_set():
             self.follow.ended_early = "the stream ended well, and not every log had its end"
 
     def _request(self) -> query_pb2.StreamLogsRequest:
