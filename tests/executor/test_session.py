@@ -140,19 +140,23 @@ def test_a_malformed_order_ends_as_one_that_was_not_started(plain: Executor, cha
     assert "malformed order" in end["detail"]
 
 
-def test_orders_that_lost_their_descriptors_end_and_say_so(pyz: Path, tmp_path: Path) -> None:
+def test_orders_that_lost_their_descriptors_wait_until_there_is_room(pyz: Path, tmp_path: Path) -> None:
     # Of the same user as this test, which is to change its limits.
     with Executor(pyz, tmp_path, "--isolate", "none", "--allow-root-jobs") as executor:
         executor.attach()
         inner = executor.inner_pid
         hard = resource.prlimit(inner, resource.RLIMIT_NOFILE)[1]
         resource.prlimit(inner, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{inner}/fd")) + 2, hard))
-        names = executor.give(*(executor.order("echo x") for _ in range(8)))
-        for name in names:
-            end = executor.end(name)
-            assert end["reason"] == "spawn failed"
-            assert "descriptors" in end["detail"]
+        orders = [executor.order("echo x") for _ in range(8)]
+        names = executor.give(*orders)
+        executor.until(lambda: any(m["m"] == "short" for m in executor.said), "what is short")
+        # A server that comes meanwhile finds them, and they can be cancelled.
+        assert executor.attach("another")["waiting"] == names
+        executor.stop(names[-1])
+        end = executor.end(names[-1])
+        assert (end["reason"], end["started"]) == ("cancelled", None)
         resource.prlimit(inner, resource.RLIMIT_NOFILE, (hard, hard))
+        assert [end["code"] for end in executor.finish(orders[:-1])] == [0] * 7
         assert executor.run("true", "")["code"] == 0
 
 
@@ -160,13 +164,14 @@ def test_a_receiver_without_room_for_descriptors_is_told(tmp_path: Path) -> None
     code = """
 import os, resource, socket, sys
 sys.path.insert(0, sys.argv[1])
-from executor.protocol import Connection, Message, ProtocolError
+from executor.protocol import Connection, DescriptorsLostError, close_all
 a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 Connection(a).send({"m": "start"}, [0] * 20)
 resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))
 try:
     Connection(b).receive()
-except ProtocolError as error:
+except DescriptorsLostError as error:
+    close_all(error.fds)
     print(error, error.message, len(os.listdir("/proc/self/fd")))
 """
     folder = Path(sys.modules[Connection.__module__].__file__ or "").parent.parent

@@ -124,6 +124,19 @@ def test_what_batches_share_goes_with_the_last_of_them(pyz: Path, tmp_path: Path
     assert not Path("/dev/shm/left").exists()
 
 
+def test_a_job_that_shuts_what_batches_share_ends_nobody_else(pyz: Path, tmp_path: Path, outside: Path) -> None:
+    with Executor(pyz, tmp_path, "--work", str(outside), sees_tests=False) as executor:
+        executor.attach()
+        (name,) = executor.give(executor.order("touch left /tmp/left; cd ..; chmod 0 . /tmp"))
+        assert executor.end(name)["code"] == 0, executor.log(name)
+        executor.send({"m": "over", "batches": [BATCH]})
+        wait_until(lambda: not (outside / "batches" / BATCH).exists(), "the folder's end")
+        wait_until(lambda: not os.listdir(outside / "batches/.removed"), "the end of what was in it")
+        assert not (outside / "tmp/left").exists()
+        assert executor.run("touch here /tmp/here", name=f"{OTHER}/0")["code"] == 0
+        assert (outside / "batches" / OTHER / "here").exists()
+
+
 def test_a_tree_of_any_depth_is_removed_and_no_link_is_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from jobworker.executor.protocol import CROWDED_RETRY_SECONDS, Connection, End, Message, Order
+from jobworker.executor.protocol import CROWDED_RETRY_SECONDS, FEATURES, Connection, End, Message, Order
 from tests.harness import scratch
 
 DEADLINE_SECONDS = 30.0
@@ -62,14 +62,16 @@ class Executor:
         self.errors: list[str] = []
         self.said: list[Message] = []
         self.acknowledges = True
+        self.asked_again = False  # to attach
         self._count = 0
 
     # What the server does.
 
-    def attach(self, session: str = "a session") -> Message:
+    def attach(self, session: str = "a session", *, features: Sequence[str] = FEATURES) -> Message:
         """Attaches as a new server would, and waits for the snapshot's last part; returns the snapshot joined."""
-        self.send({"m": "attach", "v": 1, "session": session, "features": []})
-        snapshot: Message = {"running": [], "ended": []}
+        self.send({"m": "attach", "v": 1, "session": session, "features": list(features)})
+        snapshot: Message = {"waiting": [], "running": [], "ended": []}
+        self.asked_again = False
         while True:
             message = self.receive()
             if message["m"] == "hello" and message["session"] == session:
@@ -78,6 +80,7 @@ class Executor:
         while True:
             message = self.receive()
             assert message["m"] == "snapshot", message
+            snapshot["waiting"] += message["waiting"]
             snapshot["running"] += message["running"]
             snapshot["ended"] += message["ended"]
             if message["last"]:
@@ -138,6 +141,21 @@ class Executor:
         """Waits for a job's end."""
         self.until(lambda: name in self.ends, f"the end of {name}")
         return self.ends[name]
+
+    def finish(self, orders: Sequence[Order]) -> list[End]:
+        """Waits for the end of each, and does as a server does when orders never arrived: it orders them again."""
+        sessions = 0
+        while not all(order["id"] in self.ends for order in orders):
+            self.until(lambda: self.asked_again or all(order["id"] in self.ends for order in orders), "all ends")
+            if self.asked_again:
+                sessions += 1
+                snapshot = self.attach(f"session {sessions}")
+                self._keep({"m": "ended", "jobs": [end for end in snapshot["ended"] if end["id"] not in self.ends]})
+                known = {*snapshot["waiting"], *(job["id"] for job in (*snapshot["running"], *snapshot["ended"]))}
+                missing = [order for order in orders if order["id"] not in known and order["id"] not in self.ends]
+                for at in range(0, len(missing), 64):
+                    self.give(*missing[at : at + 64])
+        return [self.ends[order["id"]] for order in orders]
 
     def pid(self, name: str) -> int:
         """Waits for a job's start. The pid is in the executor's pid namespace."""
@@ -201,6 +219,8 @@ class Executor:
                 self.ends[end["id"]] = end
             if self.acknowledges:
                 self.send({"m": "ack", "ids": [end["id"] for end in message["jobs"]]})
+        elif message["m"] == "hello":
+            self.asked_again = bool(self.hello) and message["session"] is None
         elif message["m"] == "error":
             self.errors.append(message["detail"])
 

@@ -45,7 +45,11 @@ class ServerConnector:
 
     def connect(self) -> Optional[socket.socket]:
         """A connection; None: there is no server now."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            self._tell(error)
+            return None
         try:
             os.fchdir(self._folder)
             if not self._hidden and os.access(".", os.W_OK, effective_ids=True):

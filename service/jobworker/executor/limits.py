@@ -5,6 +5,7 @@ import signal
 import subprocess
 from typing import List, Sequence, Tuple
 
+from . import shortage
 from .protocol import OrderLimits
 
 _RESOURCES = {
@@ -14,6 +15,10 @@ _RESOURCES = {
     "processes": resource.RLIMIT_NPROC,
     "file_size_bytes": resource.RLIMIT_FSIZE,
 }
+
+
+class RefusedError(Exception):
+    """The process cannot be started with these limits; nothing was."""
 
 
 def spawn(
@@ -29,7 +34,8 @@ def spawn(
     soft and hard, where the order has none.
 
     Raises:
-        OSError: of the fork, of setrlimit(2) or of the exec.
+        OSError: of the fork, or of the exec.
+        RefusedError: the limits leave no room for the exec, or cannot be set.
     """
     wanted = [(resource.RLIMIT_NOFILE, *open_files), *_rlimits(order)]
 
@@ -39,17 +45,26 @@ def spawn(
         for number, soft, hard in wanted:
             resource.setrlimit(number, (soft, hard))
 
-    process = subprocess.Popen(
-        argv,
-        executable=path,
-        env=dict(variable.split(b"=", 1) for variable in env),
-        stdin=fds[0],
-        stdout=fds[1],
-        stderr=fds[2],
-        close_fds=False,  # every other one is close-on-exec
-        start_new_session=True,
-        preexec_fn=prepare,  # noqa: PLW1509  one that takes no lock
-    )
+    try:
+        process = subprocess.Popen(
+            argv,
+            executable=path,
+            env=dict(variable.split(b"=", 1) for variable in env),
+            stdin=fds[0],
+            stdout=fds[1],
+            stderr=fds[2],
+            close_fds=False,  # every other one is close-on-exec
+            start_new_session=True,
+            preexec_fn=prepare,  # noqa: PLW1509  one that takes no lock
+        )
+    except subprocess.SubprocessError as error:
+        # In the child, which has no more room to say what it was.
+        raise RefusedError(str(error)) from error
+    except OSError as error:
+        # Only of the child is a file told, and what it is short of is what its own limits leave it.
+        if error.filename is not None and shortage.kind(error) is not None:
+            raise RefusedError(error.strerror) from error
+        raise
     # Popen must never wait for it: it would reap a process whose pid is still in use here.
     process.returncode = 0
     return process.pid

@@ -8,8 +8,7 @@ import signal
 import sys
 import threading
 import time
-import traceback
-from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional
+from typing import Any, Dict, Iterable, List, NoReturn, Optional
 
 from . import (
     bundle,
@@ -39,11 +38,11 @@ from .reap import Reaper
 from .session import Session
 from .spawn import Spawner
 from .start import Starter
+from .threads import or_die
 from .timers import Timers
 
 TREE = "orphans by session, mark and pipe"
 
-_SOFTWARE_ERROR = 70  # EX_SOFTWARE, sysexits(3)
 _TMPS = ("/tmp/", "/var/tmp/")  # noqa: S108
 _EX_CONFIG = 78  # starting again would not help
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts")
@@ -156,6 +155,8 @@ def _run(
         lifeline=lifeline,
         guard_died=_kill_all_and_exit,
         clock=time.monotonic,
+        time_ns=time.time_ns,
+        say=say,
         stop_grace_seconds=options.stop_grace,
         ack_seconds=options.ack_wait,
     )
@@ -169,9 +170,10 @@ def _run(
             "tree": TREE,
             "since": since,
             "stopping": control.stopping,
+            "short": control.room.short,
         }
 
-    control.session = Session(
+    control.link.session = Session(
         fd=options.fd,
         connector=None if options.connect is None else _connector(options, wishes, chosen, folder),
         info=info,
@@ -188,7 +190,8 @@ def _run(
         ended=control.job_ended,
         time_ns=time.time_ns,
         clock=time.monotonic,
-        postponed=control.postpone,
+        allows=control.room.allows,
+        postponed=control.room.postpone,
         work=work_folders,
         peak_kib=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
@@ -210,14 +213,14 @@ def _run(
         _watch_processes(wishes.processes, control, orphans, timers)
 
     def control_thread() -> None:
-        _or_die(lambda: _restrict(options, wishes, chosen, control.work, details))
-        _or_die(control.run)
+        or_die(lambda: _restrict(options, wishes, chosen, control.work, details))
+        or_die(control.run)
         os._exit(0)
 
     # Only now: what is opened under /proc/self is another's afterwards.
     isolation.hide_from_jobs()
     threading.Thread(target=control_thread, name="control", daemon=True).start()
-    _or_die(pump.run)
+    or_die(pump.run)
 
 
 def _work(root: Optional[str], wishes: guard.Wishes, chosen: guard.Isolation) -> Optional[work.Work]:
@@ -275,7 +278,7 @@ def _watch_processes(limit: int, control: Control, orphans: Orphans, timers: Tim
         clock=time.monotonic,
         say=say,
     )
-    control.relieve = watchdog.relieve
+    control.room.relieve = watchdog.relieve
     watchdog.begin()
 
 
@@ -307,17 +310,6 @@ def _connector(
 
     hidden = chosen.kind == guard.NAMESPACES and (below(view.hidden) or not below([*view.readable, *view.writable]))
     return ServerConnector(path=options.connect, folder=folder, hidden=hidden, say=say)
-
-
-def _or_die(work: Callable[[], None]) -> None:
-    """Better dead than half alive: jobs must never be stuck on a thread that is gone."""
-    try:
-        work()
-    except BaseException:
-        try:
-            traceback.print_exc()
-        finally:
-            os._exit(_SOFTWARE_ERROR)
 
 
 def _kill_all_and_exit() -> NoReturn:

@@ -35,7 +35,10 @@ class Orphans:
         pids = self._adopted.pids(self._jobs)
         changed: Set[Job] = set()
         for pid in pids:
-            gone, _ = os.waitpid(pid, os.WNOHANG)
+            try:
+                gone, _ = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue  # it is no child of ours any more, so neither an orphan
             if gone:
                 orphan = self._known.pop(pid, None)
                 if orphan is not None:
@@ -77,7 +80,8 @@ class Orphans:
     def _attribute(self, pid: int) -> _Orphan:
         process = tree.stat(pid)
         if process is None:
-            return _Orphan(None, set())
+            # It lives, or its zombie would have been reaped: there was no room to look (no descriptor, say).
+            return _Orphan(None, set(self._jobs.values()))
         job = self._jobs.get(process.session) or self._relatives.get((pid, process.start))
         if job is None:
             mark = tree.mark(pid)

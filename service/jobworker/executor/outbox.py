@@ -4,7 +4,7 @@ Connection and knows no processes.
 
 import itertools
 from collections import deque
-from typing import Deque, Dict, Iterable, List, Optional
+from typing import Container, Deque, Dict, Iterable, List, Optional
 
 from . import protocol
 from .protocol import End, Message, Started
@@ -20,6 +20,7 @@ class Outbox:
         self.crowded = False
         self._connection: Optional[protocol.Connection] = None
         self._attached = False
+        self._features: Container[str] = ()
         self._messages: Deque[Message] = deque()
         self._started: Dict[str, Started] = {}
         self._ended: List[End] = []
@@ -38,10 +39,13 @@ class Outbox:
         self._ended = []
         self._urgent = False
 
-    def attach(self, hello: Message, waiting: Iterable[str], running: Iterable[Started]) -> None:
-        """Begins a session with what a new server must know."""
+    def attach(
+        self, hello: Message, waiting: Iterable[str], running: Iterable[Started], features: Container[str]
+    ) -> None:
+        """Begins a session with what a new server must know. `features`: of that server."""
         self.detach()
         self._attached = True
+        self._features = features
         self._messages.append(hello)
         held, starts, ends = list(waiting), list(running), list(self.kept.values())
         count = max(len(held), len(starts), len(ends), 1)
@@ -59,6 +63,11 @@ class Outbox:
     def say(self, message: Message) -> None:
         """Any other message."""
         self._messages.append(message)
+
+    def short(self, message: Message) -> None:
+        """What the service is short of, or was."""
+        if self._attached and "short" in self._features:
+            self.say({"m": "short", **message})
 
     def started(self, started: Started) -> None:
         """A job runs."""

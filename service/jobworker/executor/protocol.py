@@ -11,8 +11,10 @@ the message's own descriptors follow. `Connection` hides that.
                                                   # caller keeps its descriptors and closes them once True came back.
     connection.receive() -> (message, fds) | None # None: nothing there. The descriptors are the caller's to close.
     raises ProtocolError                          # the message is lost, what could be read of it is `error.message`
+    raises DescriptorsLostError                   # some of its descriptors are; `error.fds` are the caller's to close
     raises EOFError                               # the peer closed, and everything it had sent has been received
-    raises OSError                                # from send: the peer is gone (BrokenPipeError, ConnectionResetError)
+    raises OSError                                # from send: the peer is gone (BrokenPipeError, ConnectionResetError);
+                                                  # from receive: nothing was received, the kernel is short of something
 
 server -> executor
     attach   v, session, features, lock (true: the descriptor is to be held for life, see connector.py)
@@ -22,13 +24,16 @@ server -> executor
     over     batches: no job of these starts any more (to an executor with the feature "work")
     batches  ids: these alone are unfinished, after an attach (the same)
 executor -> server
-    hello    v, epoch, session (null: of nobody, send attach), pid, isolation, isolation_detail, tree, features, since,
-             stopping, key (of one that came through a path, see connector.py)
+    hello    v, epoch, session (null: of nobody, or orders did not arrive: send attach), pid, isolation,
+             isolation_detail, tree, features, since, stopping, key (of one that came through a path, connector.py),
+             short (as below, or null)
     snapshot waiting: [id], running: [Started], ended: [End], last: bool
     started  jobs: [Started]
     ended    jobs: [End]
     stopping
     error    detail
+    short    what ("processes", "memory", "descriptors", "disk"), since, over (both Unix nanoseconds; null: not yet);
+             orders wait for it (to a server with the feature "short")
 A session begins with the server's `attach`; the executor answers with a `hello` of the same session, one or more
 snapshots, and goes on with started and ended. Everything before that hello belongs to an earlier server. An executor
 that has just started sends a hello without a session. Orders that name another epoch are dropped. A job that ends
@@ -44,7 +49,7 @@ import socket
 from typing import Any, Dict, List, Optional, Sequence, Tuple, TypedDict, Union
 
 VERSION = 1
-FEATURES = ["memfd", "work"]
+FEATURES = ["memfd", "work", "short"]
 
 # A datagram must fit SO_SNDBUF (212,992 by default, and the kernel's bookkeeping counts too): unix(7), EMSGSIZE.
 INLINE_BYTES = 60_000
@@ -52,6 +57,8 @@ INLINE_BYTES = 60_000
 DESCRIPTORS = 250
 MEMFD_BYTES = 256 << 20
 CROWDED_RETRY_SECONDS = 0.02
+# What this side or the kernel lacks for a while. ETOOMANYREFS: too many descriptors are in flight (unix(7)).
+SHORT_OF = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)
 
 # The reasons of an End, as it spells them.
 EXITED = "exited"
@@ -145,6 +152,15 @@ class ProtocolError(Exception):
         self.message = message
 
 
+class DescriptorsLostError(ProtocolError):
+    """A receiver without room for all descriptors of a message got `fds`, the first of them. Without a `message`, the
+    memfd that held it was lost."""
+
+    def __init__(self, message: Optional[Message], fds: List[int]) -> None:
+        super().__init__("descriptors were lost on the way (out of file descriptors?)", message)
+        self.fds = fds
+
+
 class Connection:
     """One end of the socket: whole messages in and out, nothing kept between calls."""
 
@@ -164,17 +180,25 @@ class Connection:
         data = encode(message)
         if len(data) <= INLINE_BYTES:
             return self._send(data, fds)
-        memfd = _sealed(data)
+        try:
+            memfd = _sealed(data)
+        except OSError as error:
+            if error.errno not in SHORT_OF:
+                raise
+            self.crowded = True
+            return False
         try:
             return self._send(_MEMFD, [memfd, *fds])
         finally:
             os.close(memfd)
 
-    def receive(self) -> Optional[Tuple[Message, List[int]]]:
-        """The next message and its descriptors (close-on-exec); None: nothing there."""
+    def receive(self, most: int = DESCRIPTORS + 1) -> Optional[Tuple[Message, List[int]]]:
+        """The next message and its descriptors (close-on-exec); None: nothing there. `most`: so many descriptors are
+        taken at the most, the one of a memfd among them."""
+        room = self._ancillary if most > DESCRIPTORS else socket.CMSG_LEN(most * _INT)
         while True:
             try:
-                size, ancillary, flags, _ = self._socket.recvmsg_into([self._buffer], self._ancillary, _CLOEXEC)
+                size, ancillary, flags, _ = self._socket.recvmsg_into([self._buffer], room, _CLOEXEC)
                 break
             except BlockingIOError:
                 return None
@@ -186,7 +210,9 @@ class Connection:
         fds = _descriptors(ancillary) if ancillary else []
         try:
             return self._message(size, fds, flags)
-        except ProtocolError:
+        except DescriptorsLostError:
+            raise
+        except BaseException:
             close_all(fds)
             raise
 
@@ -201,7 +227,7 @@ class Connection:
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno not in (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM):
+            if error.errno not in SHORT_OF:
                 raise
             self.crowded = True
             return False
@@ -213,12 +239,14 @@ class Connection:
         message = decode(self._buffer[:size])
         if message.get("m") == "memfd":
             if not fds:
+                if flags & _CTRUNC:
+                    raise DescriptorsLostError(None, fds)
                 raise ProtocolError("a memfd message came without its memfd")
             message = decode(_unsealed(fds[0]))
             os.close(fds.pop(0))
         if flags & _CTRUNC:
             # unix(7): a receiver out of descriptors loses them, and this flag is the only sign.
-            raise ProtocolError("descriptors were lost on the way (out of file descriptors?)", message)
+            raise DescriptorsLostError(message, fds)
         return message, fds
 
 
@@ -242,9 +270,13 @@ def decode(data: Union[bytes, bytearray]) -> Message:
 
 
 def close_all(fds: Sequence[int]) -> None:
-    """Closes each descriptor."""
+    """Closes each descriptor. Past an error as well: it is closed then (close(2)), and tells of other things."""
     for fd in fds:
-        os.close(fd)
+        try:
+            os.close(fd)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise  # somebody else's by now
 
 
 # Plain numbers: the enums of the socket module take microseconds to combine.
@@ -292,5 +324,8 @@ def _unsealed(memfd: int) -> bytes:
         raise ProtocolError(f"a message of {size} bytes is too large")
     data = bytearray()
     while len(data) < size:
-        data += os.pread(memfd, size - len(data), len(data))
+        try:
+            data += os.pread(memfd, size - len(data), len(data))
+        except OSError as error:
+            raise ProtocolError(f"the memfd of a message cannot be read: {error.strerror}") from error
     return bytes(data)

@@ -13,12 +13,15 @@ from collections import deque
 from functools import partial
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
+from .protocol import close_all
 from .timers import Timers
 
 PIECE_BYTES = 256 << 10
 PIPE_BYTES = 64 << 10  # pipe(7): the default capacity
 FLOOD_PIPE_BYTES = 1 << 20  # fs.pipe-max-size
 _F_SETPIPE_SZ = 1031  # linux/fcntl.h; Python names it from 3.10 on
+
+_WATCH_AGAIN_SECONDS = 0.1
 
 CLOSED = "closed"
 OVER_LIMIT = "over limit"
@@ -76,8 +79,7 @@ class Log:
 
     def close(self) -> None:
         """Called once, by the thread that has it."""
-        os.close(self.pipe)
-        os.close(self.file)
+        close_all((self.pipe, self.file))
 
 
 class Pump:
@@ -99,6 +101,7 @@ class Pump:
         self._patience_seconds = patience_seconds
         self._logs: Dict[int, Log] = {}
         self._to_finish: Deque[Log] = deque()
+        self._unwatched: Deque[Log] = deque()  # there was no room to watch them
         self._timers = Timers()
         self._view = memoryview(bytearray(PIECE_BYTES))
         self._epoll = select.epoll()
@@ -110,16 +113,17 @@ class Pump:
     def take(self, log: Log) -> None:
         """From now on the log is the pump's; it tells CLOSED when it has closed it."""
         self._logs[log.pipe] = log
-        # This wakes the thread that waits on the epoll: epoll_wait(2).
-        self._epoll.register(log.pipe, select.EPOLLIN)
+        try:
+            # This wakes the thread that waits on the epoll: epoll_wait(2).
+            self._epoll.register(log.pipe, select.EPOLLIN)
+        except OSError:
+            self._unwatched.append(log)
+            self._wake()
 
     def finish(self, log: Log) -> None:
         """Has what is in the pipe taken and the log closed: its job is over."""
         self._to_finish.append(log)
-        try:
-            os.write(self._wake_write, b".")
-        except BlockingIOError:
-            pass  # many wakes are waiting already
+        self._wake()
 
     def run(self) -> None:
         """For ever."""
@@ -129,11 +133,36 @@ class Pump:
                     os.read(fd, 4096)
                 else:
                     self._piece(self._logs[fd], mask)
+            while self._unwatched:
+                self._watch(self._unwatched.popleft())
             while self._to_finish:
                 self._finish(self._to_finish.popleft())
             self._timers.run(self._clock())
             if self.news:
                 self._wake_other()
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b".")
+        except BlockingIOError:
+            pass  # many wakes are waiting already
+
+    def _watch(self, log: Log) -> None:
+        if self._logs.get(log.pipe) is not log or log.full_since is not None:
+            return  # closed since, or to be left alone
+        try:
+            self._epoll.register(log.pipe, select.EPOLLIN)
+        except FileExistsError:
+            pass
+        except OSError:
+            # The kernel is short of memory, or the user of watches (epoll(7)).
+            self._timers.at(self._clock() + _WATCH_AGAIN_SECONDS, partial(self._watch, log))
+
+    def _unwatch(self, log: Log) -> None:
+        try:
+            self._epoll.unregister(log.pipe)
+        except OSError:
+            pass  # there was no room to watch it
 
     def _wait(self) -> List[Tuple[int, int]]:
         due = self._timers.next()
@@ -192,7 +221,7 @@ class Pump:
         now = self._clock()
         if log.full_since is None:
             log.full_since = now
-            self._epoll.unregister(log.pipe)
+            self._unwatch(log)
         elif now - log.full_since >= self._patience_seconds:
             return False
         log.pending = bytes(piece)
@@ -204,7 +233,7 @@ class Pump:
             return
         log.pending = b""
         log.full_since = None
-        self._epoll.register(log.pipe, select.EPOLLIN)
+        self._watch(log)
         if log.finish:
             self._finish(log)
 
@@ -226,7 +255,7 @@ class Pump:
     def _close(self, log: Log) -> None:
         del self._logs[log.pipe]
         # Explicitly: a child between fork and exec still has the file open, and its events would go on.
-        self._epoll.unregister(log.pipe)
+        self._unwatch(log)
         log.close()
         self.news.append((CLOSED, log))
 

@@ -15,14 +15,17 @@ _MESSAGES_PER_ROUND = 16
 class Worker(Protocol):
     """What a server may ask for."""
 
+    def receivable(self) -> int:
+        """How many descriptors may come with the next message."""
+
     def start(self, orders: List[Any], fds: List[int]) -> None:
         """Takes over the descriptors."""
 
+    def start_some(self, orders: List[Any], fds: List[int]) -> None:
+        """The same, of orders whose last descriptors were lost on the way."""
+
     def stop(self, ids: Iterable[str], reason: str, grace_seconds: Optional[float]) -> None:
         """Ends jobs; unknown ones are none of its business."""
-
-    def lost(self, orders: List[Any], detail: str) -> None:
-        """These orders came without what they need."""
 
     def over(self, batches: Iterable[str]) -> None:
         """No job of these starts any more."""
@@ -80,6 +83,11 @@ class Session:
         """Another connection may follow this one."""
         return self._connector is not None
 
+    def order_again(self) -> None:
+        """Has the server attach once more, see the snapshot, and order what is in it no more."""
+        if self._attached:
+            self._outbox.say(self._hello(None))
+
     def close(self) -> None:
         """The connection has ended."""
         self._outbox.connect(None)
@@ -93,12 +101,16 @@ class Session:
 
         Raises:
             EOFError: the connection ended, and all that came over it was taken.
+            OSError: nothing can be received now.
         """
         for _ in range(_MESSAGES_PER_ROUND):
             if self._connection is None:
                 return
             try:
-                received = self._connection.receive()
+                received = self._connection.receive(self._worker.receivable())
+            except protocol.DescriptorsLostError as error:
+                self._incomplete(error)
+                continue
             except protocol.ProtocolError as error:
                 self._damaged(error)
                 continue
@@ -153,7 +165,8 @@ class Session:
         # The orders before this message are the old server's. What became of them must be in the snapshot.
         running = self._worker.settle()
         self._attached = True
-        self._outbox.attach(self._hello(session), self._worker.waiting(), running)
+        features = message.get("features") or ()
+        self._outbox.attach(self._hello(session), self._worker.waiting(), running, features)
 
     def _hello(self, session: Optional[str]) -> Message:
         return {
@@ -172,10 +185,21 @@ class Session:
         message = error.message
         if message is not None and message.get("m") == "attach" and self._connector is not None:
             raise EOFError  # the lock was lost on the way: it must not be missing, so come again
-        if not self._attached or message is None or message.get("m") != "start" or message.get("epoch") != self._epoch:
-            return
-        if isinstance(message.get("orders"), list):
-            self._worker.lost(message["orders"], f"descriptors lost: {error}")
+
+    def _incomplete(self, error: protocol.DescriptorsLostError) -> None:
+        message, fds = error.message, error.fds
+        if message is None:
+            self._damaged(error)
+            self.order_again()
+        elif message.get("m") == "start" and self._attached and message.get("epoch") == self._epoch:
+            orders = message.get("orders")
+            if isinstance(orders, list):
+                self._worker.start_some(orders, fds)
+            else:
+                close_all(fds)
+        else:
+            close_all(fds)
+            self._damaged(error)
 
     def _complain(self, detail: str) -> None:
         self._say(f"protocol error: {detail}")

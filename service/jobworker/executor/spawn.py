@@ -8,7 +8,7 @@ import os
 import resource
 from typing import Dict, Iterator, List, Optional, Sequence
 
-from . import libc, limits
+from . import libc, limits, shortage
 from .protocol import OrderLimits
 
 _NUL = "an argument, a variable or a path holds a NUL byte"
@@ -19,7 +19,11 @@ class SpawnError(Exception):
 
 
 class NoRoomError(SpawnError):
-    """The machine, the user or the control group is out of processes: later it may go."""
+    """The service is short of something, `what`: later it may go."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
 
 
 class Spawner:
@@ -60,6 +64,7 @@ class Spawner:
 
         Raises:
             SpawnError: nothing was started.
+            NoRoomError: nor was it the job that lacked something.
         """
         if not argv or not argv[0]:
             raise SpawnError("there is no program to run: the command is empty")
@@ -76,9 +81,12 @@ class Spawner:
                 if order_limits:
                     return limits.spawn(path, arguments, environment, fds, order_limits, open_files=self._open_files)
                 return self._posix_spawn(_bytes(path), arguments, environment, fds)
+            except limits.RefusedError as error:
+                raise SpawnError(f"program cannot be executed with these limits: {path}: {error}") from error
             except OSError as error:
-                if error.errno == errno.EAGAIN:
-                    raise NoRoomError(_why(error, path)) from error
+                what = shortage.kind(error)
+                if what is not None:
+                    raise NoRoomError(what) from error
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES) or "/" in argv[0]:
                     raise SpawnError(_why(error, path)) from error
                 # execvp(3) goes on with the rest of PATH, and remembers.
@@ -89,7 +97,10 @@ class Spawner:
         if not cwd:
             try:
                 os.chdir(home or self._environment["HOME"])
-            except OSError:
+            except OSError as error:
+                what = shortage.kind(error)
+                if what is not None:
+                    raise NoRoomError(what) from error
                 os.chdir("/")
             return
         if not cwd.startswith("/"):
@@ -103,6 +114,9 @@ class Spawner:
         except PermissionError as error:
             raise SpawnError(f"working directory may not be entered: {cwd}") from error
         except OSError as error:
+            what = shortage.kind(error)
+            if what is not None:
+                raise NoRoomError(what) from error
             raise SpawnError(f"working directory cannot be entered: {cwd}: {os.strerror(error.errno or 0)}") from error
 
     def _candidates(self, program: str, path: str) -> Iterator[str]:
@@ -136,20 +150,25 @@ class Badness:
             own = int(os.pread(self._fd, 16, 0))
             self._own = b"%d" % own
             self._job = b"%d" % min(1000, own + 300)
-            self.raise_()
-            self.lower()
+            os.pwrite(self._fd, self._job, 0)
+            os.pwrite(self._fd, self._own, 0)
         except OSError:
             self._drop()  # /proc is read-only, or may not be written: jobs are then as bad as the executor
 
     def raise_(self) -> None:
         """For the children to come."""
-        if self._fd >= 0:
-            os.pwrite(self._fd, self._job, 0)
+        self._write(self._job)
 
     def lower(self) -> None:
         """Back to the executor's own."""
+        self._write(self._own)
+
+    def _write(self, value: bytes) -> None:
         if self._fd >= 0:
-            os.pwrite(self._fd, self._own, 0)
+            try:
+                os.pwrite(self._fd, value, 0)
+            except OSError:
+                pass  # for want of memory, say: better a job that is spared than an executor that ends
 
     def _drop(self) -> None:
         if self._fd >= 0:
@@ -200,7 +219,5 @@ def _why(error: OSError, path: str) -> str:
         errno.ENOTDIR: f"program not found: {path}",
         errno.EACCES: f"program may not be executed: {path}",
         errno.ENOEXEC: f"program is in no executable format: {path}",
-        errno.EAGAIN: "the machine is out of processes",
-        errno.ENOMEM: "the machine is out of memory",
     }
     return words.get(number or 0) or f"program cannot be executed: {path}: {os.strerror(number or 0)}"

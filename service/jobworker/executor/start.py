@@ -4,7 +4,7 @@ import fcntl
 import os
 from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from . import protocol
+from . import protocol, shortage
 from .job import Job, unstarted
 from .protocol import End, Order, close_all
 from .pump import Budget, Log
@@ -28,19 +28,22 @@ class Starter:
         ended: Callable[[End], None],
         time_ns: Callable[[], int],
         clock: Callable[[], float],
-        postponed: Callable[[Order, List[int]], bool],
+        allows: Callable[[Order], bool],
+        postponed: Callable[[Order, List[int], str], None],
         work: Optional[Work],
         peak_kib: Callable[[], int],
     ) -> None:
-        """`null`: /dev/null, opened for reading. `started` takes over a job that runs. `postponed` may take an order
-        back for which there was no room among the processes, with its descriptors. `work`: the work folders, where
-        there are any. `peak_kib` is the executor's own largest resident set."""
+        """`null`: /dev/null, opened for reading. `started` takes over a job that runs. `allows`: there are
+        descriptors for it. `postponed` takes an order back, with its descriptors, for which the service is short of
+        something. `work`: the work folders, where there are any. `peak_kib` is the executor's own largest resident
+        set."""
         self._spawner = spawner
         self._null = null
         self._started = started
         self._ended = ended
         self._time_ns = time_ns
         self._clock = clock
+        self._allows = allows
         self._postponed = postponed
         self._work = work
         self._peak_kib = peak_kib
@@ -54,10 +57,13 @@ class Starter:
         """Starts a few orders in one go; each comes with its own descriptors: stdin if it has one, then the logs."""
         piped: List[Tuple[Order, Job, List[int], List[int]]] = []
         for order, fds in orders:
+            if not self._allows(order):
+                self._postponed(order, fds, shortage.DESCRIPTORS)
+                continue
             try:
                 piped.append(self._pipe(order, fds))
             except OSError as error:
-                self.refuse(order, fds, reason=protocol.SPAWN_FAILED, detail=_exhausted(error))
+                self._postponed(order, fds, shortage.kind(error) or shortage.DESCRIPTORS)
         running: List[Tuple[Order, Job]] = []
         self._spawner.begin()
         try:
@@ -69,25 +75,20 @@ class Starter:
         peak_kib = self._peak_kib() if running else 0
         for order, job in running:
             job.peak_kib = peak_kib
-            try:
-                job.pidfd = os.pidfd_open(job.pid)
-            except OSError as error:
-                os.kill(job.pid, 9)
-                os.wait4(job.pid, 0)
-                self._give_up(order, job, _exhausted(error))
-            else:
-                self._started(job, order)
+            self._started(job, order)
 
     def _start_one(self, order: Order, job: Job, inputs: List[int], outputs: List[int]) -> bool:
         began = self._clock()
         kept = False
         try:
             job.pid = self._spawn(order, job, (inputs[0] if inputs else self._null, outputs[0], outputs[-1]))
-        except NoRoomError as error:
-            kept = self._put_back(order, job, inputs, str(error))
-            return False
         except (SpawnError, OSError) as error:
-            self._give_up(order, job, str(error))
+            what = _lacking(error)
+            if what is None:
+                self._give_up(order, job, str(error))
+            else:
+                kept = True
+                self._put_back(order, job, inputs, what)
             return False
         finally:
             # Before the next one is spawned: until its exec that one would hold them too.
@@ -108,13 +109,10 @@ class Starter:
             argv=order["argv"], env=env, cwd=order["cwd"], home=home, fds=fds, order_limits=order["limits"]
         )
 
-    def _put_back(self, order: Order, job: Job, inputs: List[int], detail: str) -> bool:
-        """There was no room for its process; True: it is tried again, and keeps its descriptors."""
-        if self._postponed(order, [*inputs, *(log.file for log in job.logs)]):
-            close_all([log.pipe for log in job.logs])
-            return True
-        self._give_up(order, job, detail)
-        return False
+    def _put_back(self, order: Order, job: Job, inputs: List[int], what: str) -> None:
+        """It is tried again, and keeps its descriptors."""
+        close_all([log.pipe for log in job.logs])
+        self._postponed(order, [*inputs, *(log.file for log in job.logs)], what)
 
     def _pipe(self, order: Order, fds: List[int]) -> Tuple[Order, Job, List[int], List[int]]:
         job = Job(order)
@@ -143,6 +141,12 @@ class Starter:
         self.refuse(order, [], reason=protocol.SPAWN_FAILED, detail=detail)
 
 
+def _lacking(error: Exception) -> Optional[str]:
+    if isinstance(error, NoRoomError):
+        return error.what
+    return shortage.kind(error) if isinstance(error, OSError) else None
+
+
 def allot(orders: List[Order], fds: List[int]) -> List[Tuple[Order, List[int]]]:
     """Each order with its own descriptors.
 
@@ -161,6 +165,22 @@ def allot(orders: List[Order], fds: List[int]) -> List[Tuple[Order, List[int]]]:
         allotted.append((order, fds[at : at + count]))
         at += count
     return allotted
+
+
+def count_arrived(orders: List[Order], fds: List[int]) -> Tuple[int, int]:
+    """Of orders whose last descriptors were lost: how many have all of theirs, and how many these are.
+
+    Raises:
+        Malformed: an order cannot be understood.
+    """
+    used = 0
+    for at, order in enumerate(orders):
+        _check(order)
+        needed = order["logs"] + bool(order["stdin"])
+        if used + needed > len(fds):
+            return at, used
+        used += needed
+    return len(orders), used
 
 
 _FIELDS: Dict[str, Tuple[type, ...]] = {
@@ -204,7 +224,3 @@ def _mark(job_id: str) -> Dict[str, str]:
     # By these two an orphan is known: no client's variable may stand in their place.
     correlation_id, _, index = job_id.rpartition("/")
     return {"JOBWORKER_CORRELATION_ID": correlation_id, "JOBWORKER_JOB_INDEX": index}
-
-
-def _exhausted(error: OSError) -> str:
-    return f"the executor is out of descriptors or processes: {os.strerror(error.errno or 0)}"

@@ -109,15 +109,20 @@ def _children(pid: int) -> List[int]:
 
 def _children_by_ppid() -> Dict[int, List[int]]:
     below: Dict[int, List[int]] = {}
-    for pid in _all():
+    for pid in all_pids():
         line = stat(pid)
         if line is not None:
             below.setdefault(line.ppid, []).append(pid)
     return below
 
 
-def _all() -> Iterator[int]:
-    for name in os.listdir("/proc"):
+def all_pids() -> Iterator[int]:
+    """Of every process in sight; none where that cannot be told now."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
         if name.isdigit():
             yield int(name)
 

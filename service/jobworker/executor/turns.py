@@ -17,23 +17,20 @@ class Turns:
         self._at_work: Dict[str, int] = {}  # by batch: ready or started
         self._batch: Dict[str, str] = {}  # of each order that is ready or started
         self._held: Set[str] = set()  # that wait
-        self._postponed: Dict[str, Given] = {}  # whose turn it is, and that could not be started yet
 
     def __contains__(self, name: object) -> bool:
         return name in self._batch or name in self._held
 
     def waiting(self) -> List[str]:
-        """The names of those that wait."""
-        return [*self._held, *self._postponed]
+        """The names of those that have not started."""
+        return [*self._held, *(order["id"] for order, _ in self.ready)]
 
-    def postpone(self, given: Given) -> None:
-        """One whose turn it was could not be started; it keeps its place."""
-        self._postponed[given[0]["id"]] = given
-
-    def resume(self) -> None:
-        """It is the turn of those again."""
-        self.ready.extendleft(reversed(self._postponed.values()))
-        self._postponed.clear()
+    def put_back(self, some: List[Given], *, last: bool) -> None:
+        """They were ready, and could not be started yet: it is their turn next, or after all others'."""
+        if last:
+            self.ready.extend(some)
+        else:
+            self.ready.extendleft(reversed(some))
 
     def add(self, order: Order, fds: List[int]) -> None:
         """Takes an order in."""
@@ -72,8 +69,6 @@ class Turns:
             else:
                 del self._waiting[batch]
         ready, self.ready = self.ready, deque()
-        ready.extend(self._postponed.values())
-        self._postponed.clear()
         for given in ready:
             (removed if names is None or given[0]["id"] in names else self.ready).append(given)
         self._held.difference_update(order["id"] for order, _ in removed)

@@ -13,10 +13,12 @@ from itertools import count, islice
 from typing import Callable, Container, Deque, Iterable, Iterator, List, Optional, Set
 
 from . import sharedmemory
+from .threads import or_die
 
 # In the folder of all of it, which is not the jobs' to write: theirs are these two.
 BATCHES = "batches"
 TMP = "tmp"  # what is /tmp to jobs in a new root
+_BATCHES_MODE, _TMP_MODE = 0o700, 0o1777
 _TRASH = ".removed"
 _ENTRIES_AT_ONCE = 10_000
 
@@ -38,7 +40,7 @@ class Work:
 
     def begin(self) -> None:
         """Forgets what an executor before left, and starts the thread."""
-        for name in _names(self._batches):
+        for name in _names(self._batches, _BATCHES_MODE):
             self._discard(self._batches, name)
         self._clear_shared()
         started = threading.Event()
@@ -46,7 +48,7 @@ class Work:
         def run() -> None:
             self.thread_id = threading.get_native_id()
             started.set()
-            self._remove_all()
+            or_die(self._remove_all)
 
         threading.Thread(target=run, name="removal", daemon=True).start()
         started.wait()
@@ -60,6 +62,7 @@ class Work:
         """
         path = f"{self._batches}/{batch}"
         if batch not in self._made:
+            self._see_to_access()
             try:
                 os.mkdir(path, 0o700)
             except FileExistsError:
@@ -70,6 +73,7 @@ class Work:
     def over(self, batches: Iterable[str]) -> None:
         """No job of these starts any more. With the last one goes what batches share."""
         had = bool(self._made)
+        self._see_to_access()
         for batch in batches:
             if batch in self._made:
                 self._made.discard(batch)
@@ -81,9 +85,13 @@ class Work:
         """The server knows of these alone."""
         self.over([batch for batch in self._made if batch not in batches])
 
+    def _see_to_access(self) -> None:
+        if not os.access(self._batches, os.W_OK | os.X_OK):
+            _open_again(self._batches, _BATCHES_MODE)
+
     def _clear_shared(self) -> None:
         if self._tmp is not None:
-            for name in _names(self._tmp):
+            for name in _names(self._tmp, _TMP_MODE):
                 self._discard(self._tmp, name)
         if self._owns_memory:
             sharedmemory.clear()
@@ -123,10 +131,25 @@ class Work:
                     self._say(f"{folder}/{_TRASH}: cannot be emptied: {error.strerror}")
 
 
-def _names(folder: str) -> List[str]:
+def _names(folder: str, mode: int) -> List[str]:
     try:
         return os.listdir(folder)
-    except FileNotFoundError:
+    except PermissionError:
+        return _open_again(folder, mode)
+    except OSError:
+        return []
+
+
+def _open_again(folder: str, mode: int) -> List[str]:
+    """What is in a folder that a job has shut: it is theirs, as they are of this user."""
+    try:
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+            return os.listdir(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+    except OSError:
         return []
 
 
@@ -139,8 +162,8 @@ def prepare(root: str, uid: int, gid: int) -> None:
     os.makedirs(root, exist_ok=True)
     for path, mode, is_jobs in (
         (root, 0o711, False),
-        (f"{root}/{BATCHES}", 0o700, True),
-        (f"{root}/{TMP}", 0o1777, True),
+        (f"{root}/{BATCHES}", _BATCHES_MODE, True),
+        (f"{root}/{TMP}", _TMP_MODE, True),
     ):
         try:
             os.mkdir(path)

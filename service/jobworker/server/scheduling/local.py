@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from jobworker.executor import protocol
@@ -39,11 +40,20 @@ _ENDS: dict[str, tuple[JobState, EndReason]] = {
 _UNKNOWN_END = (JobState.FAILED, EndReason.SIGNALLED)
 
 
+@dataclass(frozen=True, slots=True)
+class Short:
+    """What an executor is short of, "processes" say; its orders wait for it."""
+
+    what: str
+    since: int  # Unix nanoseconds
+
+
 class LocalWorker:
     """A Worker. `connect` gives it a socket, and again after the connection ended."""
 
     def __init__(self, *, listener: Listener, log: Log) -> None:
         self.epoch: str | None = None
+        self.short: Short | None = None  # what the executor lacks now
         self.epochs = 0  # executors seen, one after another
         self._last_epoch = ""
         self._listener = listener
@@ -185,17 +195,34 @@ class LocalWorker:
             try:
                 received = self._connection.receive()
             except protocol.ProtocolError as e:
+                if isinstance(e, protocol.DescriptorsLostError):
+                    protocol.close_all(e.fds)
                 self._log.error("a message of the executor cannot be read", problem=str(e))
                 self._attach()  # whatever it said, the next snapshot says again
                 continue
             except (EOFError, OSError) as e:
-                self._lost_connection(str(e))
+                if isinstance(e, OSError) and e.errno in protocol.SHORT_OF:
+                    self._read_later()
+                else:
+                    self._lost_connection(str(e))
                 return
             if received is None:
                 return
             message, fds = received
             protocol.close_all(fds)
             self._take(message)
+
+    def _read_later(self) -> None:
+        """Nothing can be received now, and the socket would be readable all the time."""
+        connection, loop = self._connection, asyncio.get_running_loop()
+
+        def again() -> None:
+            if connection is not None and connection is self._connection:
+                loop.add_reader(connection.fileno(), self._readable)
+
+        if connection is not None:
+            loop.remove_reader(connection.fileno())
+            loop.call_later(protocol.CROWDED_RETRY_SECONDS, again)
 
     def _take(self, message: protocol.Message) -> None:
         kind = message.get("m")
@@ -204,11 +231,7 @@ class LocalWorker:
         elif self._hello is None:
             return
         elif kind == "snapshot":
-            self._waiting_ids.update(message.get("waiting", ()))
-            self._running.update({j["id"]: j["started"] for j in message["running"]})
-            self._ended.update({e["id"]: _end(e) for e in message["ended"]})
-            if message["last"]:
-                self._attached()
+            self._take_snapshot(message)
         elif not self._live:
             return
         elif kind == "started":
@@ -220,8 +243,26 @@ class LocalWorker:
             self._log.info("the executor stops")
             self.stopping.set()
             self.epoch = None
+        elif kind == "short":
+            self._take_short(message)
         elif kind == "error":
             self._log.error("the executor met an error", problem=message.get("detail"))
+
+    def _take_snapshot(self, part: protocol.Message) -> None:
+        self._waiting_ids.update(part.get("waiting", ()))
+        self._running.update({j["id"]: j["started"] for j in part["running"]})
+        self._ended.update({e["id"]: _end(e) for e in part["ended"]})
+        if part["last"]:
+            self._attached()
+
+    def _take_short(self, short: dict[str, Any]) -> None:
+        """It lacks something, and orders wait for it; or it has it again."""
+        self.short = None if short["over"] else Short(what=short["what"], since=short["since"])
+        if self.short is not None:
+            self._log.warning("orders wait: the executor is short of something", what=self.short.what)
+        else:
+            seconds = (short["over"] - short["since"]) / 1e9
+            self._log.info("the executor has it again", what=short["what"], seconds=round(seconds, 3))
 
     def _take_hello(self, message: protocol.Message) -> None:
         if message.get("session") is None:
@@ -232,6 +273,8 @@ class LocalWorker:
                 self._log.error("the executor speaks another protocol", theirs=message["v"], ours=protocol.VERSION)
                 return
             self._hello = message
+            if (short := message.get("short")) is not None:
+                self.short = Short(what=short["what"], since=short["since"])
             self._waiting_ids, self._running, self._ended = set(), {}, {}
 
     def _attach(self, lock: int | None = None) -> None:
@@ -278,7 +321,7 @@ class LocalWorker:
         self._listener.attached(picture)
 
     def _detach(self) -> None:
-        self._hello = self.epoch = None
+        self._hello = self.epoch = self.short = None
         self._live = False
         self._acks = []
         self._drop_outbox()

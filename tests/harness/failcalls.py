@@ -1,0 +1,48 @@
+"""Calls of the C library that fail on demand: a library for LD_PRELOAD, and the file that tells the processes with it
+which ones, how, and how often. Jobs get an environment without it."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from pathlib import Path
+
+_SOURCE = Path(__file__).with_name("failcalls.c")
+_CALLS = (
+    "recvmsg", "sendmsg", "send", "socket", "pipe2", "epoll_ctl", "memfd_create", "posix_spawn", "fork", "mkdir",
+    "pidfd_open", "opendir",
+)  # fmt: skip
+_SIZE = 16
+ALWAYS = -1
+
+
+class FailCalls:
+    """`env` is for the processes whose calls are to fail."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: where library and file are put."""
+        library = folder / "failcalls.so"
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl"], check=True)
+        self._path = folder / "failcalls"
+        self._path.write_bytes(bytes(_SIZE * len(_CALLS)))
+        self._path.chmod(0o666)
+        self.env = {"LD_PRELOAD": str(library), "FAILCALLS_FILE": str(self._path)}
+
+    def fail(self, call: str, error: int, times: int = ALWAYS) -> None:
+        """From now on, so many times."""
+        self._write(call, struct.pack("=iii", error, times, 0))
+
+    def mend(self, call: str) -> None:
+        """Not any more."""
+        self._write(call, struct.pack("=ii", 0, 0))
+
+    def failed(self, call: str) -> int:
+        """How often, since `fail`."""
+        with self._path.open("rb") as file:
+            (count,) = struct.unpack_from("=i", file.read(), _SIZE * _CALLS.index(call) + 8)
+        return int(count)
+
+    def _write(self, call: str, data: bytes) -> None:
+        with self._path.open("r+b") as file:
+            os.pwrite(file.fileno(), data, _SIZE * _CALLS.index(call))
