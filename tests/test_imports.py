@@ -41,7 +41,8 @@ LAW: dict[str, set[str]] = {
     },
     "server.identity": {"jobpki", "server/errors", "server/threads"},
     "server.store": {
-        "server/errors", "server/ids", "server/model", "server/slices", "server/threads", "server.telemetry",
+        "server/clocks", "server/errors", "server/ids", "server/model", "server/slices", "server/threads",
+        "server.telemetry",
     },
     "server.logs": {
         "server/errors", "server/ids", "server/model", "server/slices", "server/threads", "server.telemetry",

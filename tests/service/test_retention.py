@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
+import pytest
 
 from jobworker.server.store.layout import Layout
-from jobworker.server.store.retention import expired
-from tests.harness.service import Api, running
+from jobworker.server.store.retention import candidates
+from tests.harness.admin import Admin
+from tests.harness.clockshift import ClockShift
+from tests.harness.pki import make_pki
+from tests.harness.service import Api, Service, running
 from tests.harness.wait import until
+
+HOUR = 3600.0
+DAY = 24 * HOUR
 
 
 def gone(api: Api, name: str) -> bool:
@@ -20,6 +30,17 @@ def gone(api: Api, name: str) -> bool:
     except grpc.RpcError as e:
         return e.code() is grpc.StatusCode.NOT_FOUND
     return False
+
+
+def put(layout: Layout, name: str, *, age: float, named: float | None = None) -> Path:
+    """A batch's folder in the store, of results that old; `named`: after another time."""
+    now = time.time()
+    stamp = time.gmtime(now - (age if named is None else named))
+    folder = Path(layout.user_root("alice")) / time.strftime("%Y-%m-%d", stamp) / time.strftime("%H%M", stamp) / name
+    folder.mkdir(parents=True)
+    (folder / "results.jsonl").touch()
+    os.utime(folder / "results.jsonl", (now - age, now - age))
+    return folder
 
 
 def test_a_finished_batch_is_removed_and_one_that_runs_is_not(tmp_path: Path) -> None:
@@ -34,16 +55,92 @@ def test_a_finished_batch_is_removed_and_one_that_runs_is_not(tmp_path: Path) ->
         api.cancel(unfinished)
 
 
-def test_only_what_ended_before_the_time_is_expired(tmp_path: Path) -> None:
+def test_days_that_are_too_young_are_not_looked_at_and_those_to_come_are(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "data")
     layout.prepare()
+    for name, named in (("old", 10 * DAY), ("young", 0.0), ("of 2099", -70 * 365 * DAY)):
+        put(layout, name, age=0, named=named)
     now = time.time()
-    for user, age in (("alice", 50), ("alice", 500), ("bob", 5000)):
-        stamp = time.gmtime(now - age)
-        folder = (
-            Path(layout.user_root(user)) / time.strftime("%Y-%m-%d", stamp) / time.strftime("%H%M", stamp) / str(age)
-        )
-        folder.mkdir(parents=True)
-        (folder / "results.jsonl").touch()
-        os.utime(folder / "results.jsonl", (now - age, now - age))
-    assert {Path(p).name for p in expired(layout, before=now - 100)} == {"500", "5000"}
+    found = {Path(folder).name for folder, _ in candidates(layout, before=now - 5 * DAY, now=now)}
+    assert found == {"old", "of 2099"}
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> ClockShift:
+    return ClockShift(tmp_path)
+
+
+@pytest.fixture
+def shifted(tmp_path: Path, clock: ClockShift) -> Iterator[Service]:
+    """A service whose clocks jump, with certificates that were made long before."""
+    made = Service(tmp_path / "service", variables=clock.env, RETENTION__FINISHED_SECONDS="900")
+    made.passwords = make_pki(made.pki, now=datetime.now(UTC) - timedelta(days=7)).passwords
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+class Sweeps:
+    """Has a service sweep, by a change of its configuration that means nothing."""
+
+    _fractions = itertools.count(1)
+
+    def __init__(self, service: Service) -> None:
+        self._admin = Admin(service)
+
+    def until(self, folder: Path) -> None:
+        """Until one has removed a folder, and so has looked at everything."""
+        self._next()
+        until(lambda: not folder.exists(), "a sweep")
+
+    def _next(self) -> None:
+        self._admin.update({"retention": {"finished_seconds": 900 + next(self._fractions) / 1000}})
+
+
+@pytest.mark.parametrize("jumps", [[HOUR], [-HOUR, 2 * HOUR], [HOUR, -HOUR, HOUR]])
+def test_no_fresh_batch_is_removed_for_a_clock_that_is_set(
+    shifted: Service, clock: ClockShift, jumps: list[float]
+) -> None:
+    api = shifted.api()
+    fresh = api.submit("echo x")
+    api.wait(fresh)
+    for at, jump in enumerate(jumps):
+        clock.jump(jump)
+        Sweeps(shifted).until(put(Layout(shifted.data), f"old{at}", age=30 * DAY))
+        assert not gone(shifted.api(), fresh)
+    clock.pass_time(905)
+    (folder,) = (shifted.data / "batches/alice").glob("*/*/*")
+    Sweeps(shifted).until(folder)
+    assert gone(shifted.api(), fresh)
+
+
+def test_a_clock_that_is_set_back_keeps_no_batch_longer(shifted: Service, clock: ClockShift) -> None:
+    api = shifted.api()
+    fresh = api.submit("echo x")
+    api.wait(fresh)
+    (folder,) = (shifted.data / "batches/alice").glob("*/*/*")
+    clock.jump(-2 * HOUR)
+    clock.pass_time(905)
+    Sweeps(shifted).until(folder)
+    assert gone(shifted.api(), fresh)
+
+
+def test_a_stop_does_not_wait_until_a_large_batch_is_removed(tmp_path: Path) -> None:
+    service = Service(tmp_path / "service", RETENTION__FINISHED_SECONDS="900")
+    service.make_pki()
+    layout = Layout(service.data)
+    os.close(layout.prepare())
+    folder = put(layout, "large", age=DAY)
+    for shard in range(200):
+        (folder / f"{shard:04d}").mkdir()
+        for name in range(200):
+            (folder / f"{shard:04d}" / f"{name}.log").touch()
+    service.start()
+    until(lambda: not folder.exists(), "its removal has begun")
+    service.stop()
+    left = sum(len(names) for _, _, names in os.walk(service.data / "trash"))
+    assert left > 0
+    service.start()
+    until(lambda: not os.listdir(service.data / "trash"), "the next start removes the rest")
+    service.stop()

@@ -10,7 +10,7 @@ import pytest
 
 from jobworker.server.ids import CorrelationId
 from jobworker.server.store.layout import Layout, move
-from jobworker.server.store.retention import expired
+from jobworker.server.store.retention import candidates
 
 NOW_MS = 1_700_000_000_000
 MOVES = 1000
@@ -23,7 +23,7 @@ def test_a_batch_is_moved_to_the_finished_while_retention_removes_emptied_folder
 
     def sweep() -> None:
         while not done.is_set():
-            assert not list(expired(layout, before=NOW_MS / 1000))
+            assert not list(candidates(layout, before=NOW_MS / 1000, now=NOW_MS / 1000))
 
     thread = threading.Thread(target=sweep)
     thread.start()

@@ -177,9 +177,17 @@ async def _start(  # noqa: PLR0915
     traces = _traces(config, layout, metrics, log)
     parts.push_async_callback(asyncio.to_thread, traces.close)
     job_lines = JobLines(log=log, is_debug=lambda: level.is_debug)
-    observer = Observers(metrics.jobs, store_size, job_lines, traces)
-
     boot = boot_id()
+    retention = Retention(
+        layout=layout,
+        finished_seconds=settings.retention.finished_seconds,
+        now=partial(now, boot),
+        removed=store_size.removed,
+        log=log,
+    )
+    parts.callback(retention.close)
+    observer = Observers(metrics.jobs, store_size, job_lines, traces, retention)
+
     found = recover(
         layout=layout, syncer=syncer, boot=boot, report=lambda path, what: log.error("damage", path=path, problem=what)
     )
@@ -226,15 +234,6 @@ async def _start(  # noqa: PLR0915
         admit=drain.admit,
     )
     parts.callback(acceptor.close)
-    retention = Retention(
-        layout=layout,
-        finished_seconds=settings.retention.finished_seconds,
-        syncer=threads,
-        clock_seconds=time.time,
-        removed=store_size.removed,
-        log=log,
-        slices=slices,
-    )
     server = rpc.build(
         identity=identity,
         batches=batches,
@@ -284,8 +283,7 @@ async def _start(  # noqa: PLR0915
         retention.configure(finished_seconds=settings.retention.finished_seconds)
 
     config.tell(configure)
-    sweeping = asyncio.create_task(retention.run())
-    parts.push_async_callback(_end, sweeping)
+    retention.begin()
     metrics.read(
         State(
             version=version("jobworker"),
@@ -328,11 +326,6 @@ async def _start(  # noqa: PLR0915
     await control.open()
     parts.push_async_callback(control.close)
     parts.push_async_callback(lambda: server.stop(grace_seconds=config.settings.grpc.drain_seconds))
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
 
 
 def _identity(settings: Settings, pki: Path, on_problem: Callable[[str], object]) -> tuple[TlsMaterial, Identity]:

@@ -92,12 +92,19 @@ class Layout:
 
     def discard(self, folder: str) -> None:
         """Removes a folder: out of sight by one rename, then for good. Absent is fine."""
+        grave = self.bury(folder)
+        if grave is not None:
+            shutil.rmtree(grave, ignore_errors=True)
+
+    def bury(self, folder: str) -> str | None:
+        """Has a folder out of sight; whoever does not empty it leaves that to the next start. Returns where it lies
+        now, None: it is absent."""
         grave = f"{self.trash_root}/{os.path.basename(folder)}.{os.urandom(4).hex()}"
         try:
             os.rename(folder, grave)
         except FileNotFoundError:
-            return
-        shutil.rmtree(grave, ignore_errors=True)
+            return None
+        return grave
 
     def set_aside(self, folder: str) -> str:
         """Moves a folder that could not be read to where people look; returns the place."""

@@ -1,48 +1,59 @@
-"""Removes finished batches that have been kept long enough. Their folders are named after their times, so that what is
-too young is not even looked at; unfinished ones lie elsewhere."""
+"""Removes finished batches that have been kept long enough, in a thread of its own. Their folders are named after their
+times, so that what is too young is not even looked at; unfinished ones lie elsewhere. How old a batch is, `ages` knows.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from jobworker.server.slices import Slices
-from jobworker.server.store.journal import Syncer
+from jobworker.server.clocks import Now
+from jobworker.server.model import BatchHeader, BatchState
+from jobworker.server.slices import with_rests
+from jobworker.server.store.ages import Ages
 from jobworker.server.store.layout import RESULTS, Layout
 from jobworker.server.store.size import folder_bytes
 from jobworker.server.telemetry.log import Log
+from jobworker.server.telemetry.observe import Observer
+from jobworker.server.threads import started
 
 _LONGEST_PAUSE_SECONDS = 3600.0
 _SHORTEST_PAUSE_SECONDS = 1.0
+_DAY_SECONDS = 86_400.0
 
 
-class Retention:
-    """`run` is a task's work; `configure` takes effect at once."""
+class Retention(Observer):
+    """An Observer, from `begin` to `close`; `configure` takes effect at once."""
 
     def __init__(
         self,
         *,
         layout: Layout,
         finished_seconds: float | None,
-        syncer: Syncer,
-        clock_seconds: Callable[[], float],
+        now: Callable[[], Now],
         removed: Callable[[str, int], object],
         log: Log,
-        slices: Slices,
     ) -> None:
-        """`finished_seconds` after its end a batch is removed; None: never. `clock_seconds` gives Unix time.
+        """`finished_seconds` after its end a batch is removed; None: never.
 
-        `removed` is told each folder, and how many bytes it held."""
+        `removed` is told each folder, and how many bytes it held, on the loop."""
         self._layout = layout
         self._finished_seconds = finished_seconds
-        self._syncer = syncer
-        self._clock_seconds = clock_seconds
+        self._now = now
         self._removed = removed
         self._log = log
-        self._slices = slices
-        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._ages = Ages(**_seconds(now()))
+        self._changed = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Sweeps now, and again several times within the time that batches are kept."""
+        self._thread = started(self._run, name="retention")
 
     def configure(self, *, finished_seconds: float | None) -> None:
         """Another time to keep them."""
@@ -50,67 +61,120 @@ class Retention:
             self._finished_seconds = finished_seconds
             self._changed.set()
 
-    async def run(self) -> None:
-        """Sweeps now and again until it is cancelled; several times within the time that batches are kept."""
-        while True:
+    def close(self) -> None:
+        """Ends a sweep within the file that it is at: what is left of a folder lies in the trash."""
+        self._closing = True
+        self._changed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def batch_finished(
+        self,
+        header: BatchHeader,  # noqa: ARG002
+        job_count: int,  # noqa: ARG002
+        state: BatchState,  # noqa: ARG002
+        started_at: int | None,  # noqa: ARG002
+        ended_at: int | None,  # noqa: ARG002
+    ) -> None:
+        # Its results were written just now.
+        self._ages.note(**_seconds(self._now()))
+
+    # -- the thread
+
+    def _run(self) -> None:
+        while not self._closing:
             keep = self._finished_seconds
             if keep is not None:
-                await self._sweep(keep)
+                self._sweep(keep)
             pause = None if keep is None else min(max(keep / 10, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-            try:
-                await asyncio.wait_for(self._changed.wait(), pause)
-            except TimeoutError:
-                continue
+            self._changed.wait(pause)
             self._changed.clear()
 
-    async def _sweep(self, keep_seconds: float) -> None:
-        removed: list[tuple[str, int]] = []
-
-        def work() -> None:
-            for folder in expired(self._layout, before=self._clock_seconds() - keep_seconds):
-                size = folder_bytes(folder)
-                self._layout.discard(folder)
-                removed.append((folder, size))
-
+    def _sweep(self, keep_seconds: float) -> None:
+        batches = 0
         try:
-            await self._syncer.run(work)
+            for folder in with_rests(self._expired(keep_seconds)):
+                size = folder_bytes(folder)
+                grave = self._layout.bury(folder)
+                if grave is None:
+                    continue
+                batches += 1
+                self._loop.call_soon_threadsafe(self._removed, folder, size)
+                self._empty(grave)
         except OSError as e:
             self._log.error("finished batches were not removed", path=e.filename, problem=e.strerror)
-        async for folder, size in self._slices.each(removed):
-            self._removed(folder, size)
-        if removed:
-            self._log.info("finished batches removed", batches=len(removed))
+        if batches:
+            self._log.info("finished batches removed", batches=batches)
+
+    def _expired(self, keep_seconds: float) -> Iterator[str]:
+        """Folders of batches that ended so long ago."""
+        now = _seconds(self._now())
+        self._ages.note(**now)
+        self._ages.begin()
+        steady = now["steady"]
+        latest = steady + self._ages.furthest
+        for folder, written in candidates(self._layout, before=latest - keep_seconds, now=latest):
+            if self._closing:
+                return
+            if self._ages.of(folder, written, steady=steady) > keep_seconds:
+                yield folder
+
+    def _empty(self, folder: str) -> None:
+        """Removes a folder, unless the service ends meanwhile; what cannot be removed stays for the next start."""
+        for place, folders, names in with_rests(os.walk(folder, topdown=False)):
+            for name in names:
+                if self._closing:
+                    return
+                _quietly(os.unlink, f"{place}/{name}")
+            for name in folders:
+                _quietly(os.rmdir, f"{place}/{name}")
+        _quietly(os.rmdir, folder)
 
 
-def expired(layout: Layout, *, before: float) -> Iterator[str]:
-    """Folders of batches that ended before a Unix time; emptied folders above them are removed on the way.
+def candidates(layout: Layout, *, before: float, now: float) -> Iterator[tuple[str, float]]:
+    """Folders of batches that may have ended before a Unix time, with the time of their last results; emptied folders
+    above them are removed on the way.
 
     A batch's path has the time in its id, which is not after its end by more than the day that a client's clock may
-    differ; the end itself is when its results were last written.
+    differ. Days that are still to come have their names from a clock that went wrong, and tell nothing.
     """
-    youngest = datetime.fromtimestamp(before + 86_400, UTC).strftime("%Y-%m-%d")
+    too_young = range(_day(before + _DAY_SECONDS) + 1, _day(now + 2 * _DAY_SECONDS))
     for user in layout.users():
         root = layout.user_root(user)
         for day in sorted(os.listdir(root)):
-            if day > youngest:
-                break
+            if _number_of(day) in too_young:
+                continue
             for minute in sorted(os.listdir(f"{root}/{day}")):
-                yield from _ended(f"{root}/{day}/{minute}", before)
-                _remove_empty(f"{root}/{day}/{minute}")
-            _remove_empty(f"{root}/{day}")
+                yield from _finished(f"{root}/{day}/{minute}")
+                _quietly(os.rmdir, f"{root}/{day}/{minute}")  # which fails while it has others, or a new one
+            _quietly(os.rmdir, f"{root}/{day}")
 
 
-def _ended(folder: str, before: float) -> Iterator[str]:
+def _finished(folder: str) -> Iterator[tuple[str, float]]:
     for name in os.listdir(folder):
         try:
-            if os.stat(f"{folder}/{name}/{RESULTS}").st_mtime < before:
-                yield f"{folder}/{name}"
+            yield f"{folder}/{name}", os.stat(f"{folder}/{name}/{RESULTS}").st_mtime
         except FileNotFoundError:
             continue
 
 
-def _remove_empty(folder: str) -> None:
+def _day(seconds: float) -> int:
+    return int(seconds // _DAY_SECONDS)
+
+
+def _number_of(day: str) -> int | None:
     try:
-        os.rmdir(folder)
+        return _day(datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
+
+
+def _quietly(remove: Callable[[str], None], path: str) -> None:
+    try:
+        remove(path)
     except OSError:
-        return  # it has others, or a new one came just now
+        return
+
+
+def _seconds(now: Now) -> dict[str, float]:
+    return {"wall": now.wall_ns / 1e9, "steady": now.boottime_ns / 1e9}
