@@ -28,11 +28,11 @@ MEASURES: dict[str, Callable[[Run], Iterator[Row]]] = {
 NAMED_ONLY = {"slices"}  # attacks, not use: half an hour
 
 
-def measured(names: list[str], *, quick: bool, json_file: Path | None = None) -> bool:
+def measured(names: list[str], *, quick: bool, json_file: Path | None = None, folder_in: Path | None = None) -> bool:
     """Prints the rows of these measures, one after another; False: not all of them came to an end."""
     rows: list[dict[str, object]] = []
     whole = True
-    with tempfile.TemporaryDirectory(prefix="jobworker-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="jobworker-bench-", dir=folder_in) as folder:
         for name in names:
             print(f"{name}:", flush=True)
             began = time.perf_counter()
@@ -60,6 +60,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="what can be measured")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try it: the figures say little")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the rows as JSON as well")
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="where services have their data; in /dev/shm the disk counts nothing"
+    )
     given = parser.parse_args()
     if given.list:
         for name, measure in MEASURES.items():
@@ -69,7 +72,7 @@ def main() -> int:
     # As Ctrl-C does: services are stopped, folders removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = given.only or [name for name in MEASURES if name not in NAMED_ONLY]
-    return 0 if measured(names, quick=given.quick, json_file=given.json) else 1
+    return 0 if measured(names, quick=given.quick, json_file=given.json, folder_in=given.folder) else 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import time
 from collections.abc import Iterator
 
@@ -12,11 +14,31 @@ from tests.bench.row import Goal, Row
 from tests.bench.run import Run
 from tests.harness.wait import until
 
+_DESCRIPTORS_EACH = 3  # of a job, in the executor: its pipe, its log, its pidfd
+_DESCRIPTORS_BESIDE = 1000
+
+
+@contextlib.contextmanager
+def _descriptors(jobs: int) -> Iterator[int]:
+    """So many jobs, or as many as the limit allows; root raises it for what is started meanwhile."""
+    was = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = jobs * _DESCRIPTORS_EACH + _DESCRIPTORS_BESIDE
+    if needed > was[1]:
+        with contextlib.suppress(PermissionError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, needed))
+    try:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        yield min(jobs, (hard - _DESCRIPTORS_BESIDE) // _DESCRIPTORS_EACH)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, was)
+
 
 def measure(run: Run) -> Iterator[Row]:
     """The rows."""
-    jobs = run.size(10_000, 500)
-    with run.service(JOBS__RUNNING=str(jobs)) as service:
+    wanted = run.size(10_000, 500)
+    with _descriptors(wanted) as jobs, run.service(JOBS__RUNNING=str(jobs)) as service:
+        if jobs < wanted:
+            run.say(f"{wanted} need a larger RLIMIT_NOFILE: it allows {jobs}")
         api = service.api("alice")
         # Grown once, as in use.
         api.wait(api.submit(*["true"] * 1000, batch=job_pb2.BatchOptions(parallelism=50)), 300)

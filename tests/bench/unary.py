@@ -54,6 +54,7 @@ def measure(run: Run) -> Iterator[Row]:
         with Caller(service, api.token) as caller:
             yield from _together(run, service, caller)
             yield from _one_by_one(run, service, caller)
+    yield from _among_many(run)
 
 
 def _together(run: Run, service: Service, caller: Caller) -> Iterator[Row]:
@@ -102,6 +103,23 @@ def _load(service: Service, caller: Caller, method: str, request: bytes, calls: 
     side.executor_ms.append(spent.executor * 1e3 / calls)
     side.client_us.append(client * 1e6 / calls)
     side.client_share.append(client / seconds)
+
+
+def _among_many(run: Run) -> Iterator[Row]:
+    """Cost is flat: with very many unfinished batches before it, a batch is accepted as with none."""
+    batches, step = run.size(5000, 200), run.size(500, 50)
+    with run.service("queued", JOBS__RUNNING="1", JOBS__PARALLELISM="1") as service:
+        api = service.api("alice")
+        api.submit("exec sleep 3600")
+        with Caller(service, api.token) as caller:
+            spent: list[float] = []
+            for _ in range(batches // step + 1):
+                before = Spent.now(service)
+                for _ in caller.many(EXECUTE, (JOB.SerializeToString() for _ in range(step)), in_flight=IN_FLIGHT):
+                    pass
+                spent.append(Spent.now(service).since(before).server * 1e3 / step)
+    name = f"server CPU to accept a batch after {batches} unfinished ones"
+    yield Row(name, spent[-1], "ms", spent[0], "after none", Goal("<=", 1.2))
 
 
 def _one_by_one(run: Run, service: Service, caller: Caller) -> Iterator[Row]:
