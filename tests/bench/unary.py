@@ -64,7 +64,7 @@ def _together(run: Run, service: Service, caller: Caller) -> Iterator[Row]:
     sides = {HEALTH: Side(), EXECUTE: Side()}
     for method, request in requests.items():
         _load(service, caller, method, request, IN_FLIGHT * 2, Side())
-    for n in range(ROUNDS):
+    for n in range(run.size(ROUNDS, 1)):
         for method in (HEALTH, EXECUTE) if n % 2 == 0 else (EXECUTE, HEALTH):
             _load(service, caller, method, requests[method], calls[method], sides[method])
         run.say(f"a second: health check {sides[HEALTH].rates[-1]:.0f}, ExecuteJob {sides[EXECUTE].rates[-1]:.0f}")
@@ -107,7 +107,7 @@ def _load(service: Service, caller: Caller, method: str, request: bytes, calls: 
 
 def _among_many(run: Run) -> Iterator[Row]:
     """Cost is flat: with very many unfinished batches before it, a batch is accepted as with none."""
-    batches, step = run.size(5000, 200), run.size(500, 50)
+    batches, step = run.size(5000, 100), run.size(500, 50)
     with run.service("queued", JOBS__RUNNING="1", JOBS__PARALLELISM="1") as service:
         api = service.api("alice")
         api.submit("exec sleep 3600")
@@ -127,7 +127,7 @@ def _one_by_one(run: Run, service: Service, caller: Caller) -> Iterator[Row]:
     api = service.api("alice")
     health = health_pb2_grpc.HealthStub(api.channel)
     job = JOB.SerializeToString()
-    rounds = run.size(15, 2)
+    rounds = run.size(15, 1)
 
     def bare_execute() -> str:
         return schedule_pb2.JobResponse.FromString(caller.one(EXECUTE, job)).correlation_id
