@@ -89,7 +89,10 @@ class Child:
         """Its exit status, or the number of the signal that ended it, negative; None: it has not ended."""
         if not self.pid:
             return None
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # it is nobody's child any more: how it ended, nobody knows
+            pid, status = self.pid, 0
         if not pid:
             return None
         self.pid = 0
@@ -199,10 +202,7 @@ class Supervision:
     def _reap(self) -> None:
         for child in (self._executor, self._server):
             first = child.starts == 1
-            try:
-                status = child.reap(time.monotonic())
-            except OSError:
-                continue
+            status = child.reap(time.monotonic())
             if status is None:
                 continue
             if child is self._executor:

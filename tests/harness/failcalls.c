@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -17,7 +18,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { RECVMSG, SENDMSG, SEND, SOCKET, PIPE2, EPOLL_CTL, MEMFD_CREATE, POSIX_SPAWN, FORK, MKDIR, PIDFD_OPEN, OPENDIR, CALLS };
+enum { RECVMSG, SENDMSG, SEND, SOCKET, PIPE2, EPOLL_CTL, MEMFD_CREATE, POSIX_SPAWN, FORK, MKDIR, PIDFD_OPEN, OPENDIR, POLL,
+       CALLS };
 
 struct failure {
   int32_t error, left, failed, unused;
@@ -100,6 +102,11 @@ int mkdir(const char *path, mode_t mode) {
 DIR *opendir(const char *path) {
   REAL(opendir);
   return fails(OPENDIR) ? NULL : real(path);
+}
+
+int poll(struct pollfd *fds, nfds_t count, int timeout) {
+  REAL(poll);
+  return fails(POLL) ? -1 : real(fds, count, timeout);
 }
 
 long syscall(long number, ...) {

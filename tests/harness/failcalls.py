@@ -11,7 +11,7 @@ from pathlib import Path
 _SOURCE = Path(__file__).with_name("failcalls.c")
 _CALLS = (
     "recvmsg", "sendmsg", "send", "socket", "pipe2", "epoll_ctl", "memfd_create", "posix_spawn", "fork", "mkdir",
-    "pidfd_open", "opendir",
+    "pidfd_open", "opendir", "poll",
 )  # fmt: skip
 _SIZE = 16
 ALWAYS = -1

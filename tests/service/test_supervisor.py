@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import grpc
 import pytest
 
 from jobworker.v1 import job_pb2
+from tests.harness.failcalls import FailCalls
 from tests.harness.service import Api, Service
 from tests.harness.wait import until
 
@@ -88,7 +91,7 @@ def test_a_server_that_cannot_be_started_again_is_tried_until_it_can(
     batch, gate = held(a_users.api(), scratch)
     executor, server = a_users.child("executor"), a_users.child("server")
     limit(a_users.pid, name, soft)
-    os.kill(server, 9)
+    os.kill(server, signal.SIGKILL)
     until(lambda: "the server cannot be started" in a_users.output(), "it is refused")
     assert a_users.child("executor") == executor
     limit(a_users.pid, name, None)
@@ -97,6 +100,39 @@ def test_a_server_that_cannot_be_started_again_is_tried_until_it_can(
     assert a_users.output().count("the server cannot be started") == 1
     assert "the server is started again" in a_users.output()
     assert "Traceback" not in a_users.output()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "said"),
+    [
+        ("posix_spawn", errno.ENOENT, "the server cannot be started, and is tried again: No such file or directory"),
+        (
+            "posix_spawn",
+            errno.ENFILE,
+            "the server cannot be started, and is tried again: Too many open files in system",
+        ),
+        ("poll", errno.ENOMEM, "the server ended with signal 9"),
+    ],
+)
+def test_a_call_that_the_kernel_refuses_for_a_while_is_made_again(
+    tmp_path: Path, scratch: Path, call: str, error: int, said: str
+) -> None:
+    calls = FailCalls(tmp_path)
+    service = Service(tmp_path / "service", variables=calls.env)
+    try:
+        service.start()
+        batch, gate = held(service.api(), scratch)
+        executor = service.child("executor")
+        calls.fail(call, error)
+        os.kill(service.child("server"), signal.SIGKILL)
+        until(lambda: service.output().count(said) == 1 and calls.failed(call) >= 3, "it is tried again")
+        calls.mend(call)
+        ends_well(service, batch, gate)
+        assert service.child("executor") == executor
+        assert service.output().count(said) == 1
+        assert "Traceback" not in service.output()
+    finally:
+        assert service.stop() == 0
 
 
 @contextlib.contextmanager
@@ -186,12 +222,12 @@ def test_a_server_that_is_told_to_end_with_its_supervisor_is_there_for_the_ends(
     pids = [service.child("server"), service.pid]
     with contextlib.suppress(grpc.RpcError):
         for pid in pids:
-            os.kill(pid, 15)
+            os.kill(pid, signal.SIGTERM)
     assert service.stop() == 0
     service.start()
     try:
         jobs = service.api().jobs(batch)
         assert [job.end_reason for job in jobs] == [job_pb2.END_REASON_INTERRUPTED] * 2
-        assert (jobs[0].exit_code, jobs[1].signal) == (3, 15)
+        assert (jobs[0].exit_code, jobs[1].signal) == (3, signal.SIGTERM)
     finally:
         service.stop()

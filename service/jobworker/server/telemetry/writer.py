@@ -136,7 +136,11 @@ class _Terminal:
             view = view[os.write(self._fd, view) :]
 
     def _takes(self) -> bool:
-        takes = any(event & select.POLLOUT for _, event in self._poll.poll(0 if self._stuck else _TERMINAL_WAIT_MS))
+        try:
+            events = self._poll.poll(0 if self._stuck else _TERMINAL_WAIT_MS)
+        except OSError:  # ENOMEM
+            return False
+        takes = any(event & select.POLLOUT for _, event in events)
         self._stuck = not takes
         return takes
 
