@@ -1,6 +1,6 @@
 // Lets calls of a process fail, for LD_PRELOAD. The file that FAILCALLS_FILE names holds four 32-bit numbers for each
 // call below, in this order: the errno it fails with, how many more times (less than 0: always), how often it has
-// failed, and nothing. It is mapped when the process starts, so that one that has left its root sees changes too.
+// failed, and, of posix_spawn, how many threads were in it at the same time at the most. It is mapped when the process starts, so that one that has left its root sees changes too.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -22,7 +22,7 @@ enum { RECVMSG, SENDMSG, SEND, SOCKET, PIPE2, EPOLL_CTL, MEMFD_CREATE, POSIX_SPA
        CALLS };
 
 struct failure {
-  int32_t error, left, failed, unused;
+  int32_t error, left, failed, most;
 };
 
 static struct failure none[CALLS];
@@ -86,7 +86,13 @@ int memfd_create(const char *name, unsigned flags) {
 int posix_spawn(pid_t *restrict pid, const char *restrict path, const posix_spawn_file_actions_t *actions,
                 const posix_spawnattr_t *restrict attributes, char *const argv[restrict], char *const env[restrict]) {
   REAL(posix_spawn);
-  return fails(POSIX_SPAWN) ? errno : real(pid, path, actions, attributes, argv, env);
+  static int32_t inside;
+  if (fails(POSIX_SPAWN)) return errno;
+  int32_t now = __atomic_add_fetch(&inside, 1, __ATOMIC_SEQ_CST);
+  if (now > failures[POSIX_SPAWN].most) failures[POSIX_SPAWN].most = now;
+  int result = real(pid, path, actions, attributes, argv, env);
+  __atomic_sub_fetch(&inside, 1, __ATOMIC_SEQ_CST);
+  return result;
 }
 
 pid_t fork(void) {

@@ -39,9 +39,16 @@ class FailCalls:
 
     def failed(self, call: str) -> int:
         """How often, since `fail`."""
+        return self._read(call, 8)
+
+    def most_at_once(self, call: str) -> int:
+        """How many threads of a process were in it at the same time, at the most; of posix_spawn alone."""
+        return self._read(call, 12)
+
+    def _read(self, call: str, offset: int) -> int:
         with self._path.open("rb") as file:
-            (count,) = struct.unpack_from("=i", file.read(), _SIZE * _CALLS.index(call) + 8)
-        return int(count)
+            (number,) = struct.unpack_from("=i", file.read(), _SIZE * _CALLS.index(call) + offset)
+        return int(number)
 
     def _write(self, call: str, data: bytes) -> None:
         with self._path.open("r+b") as file:

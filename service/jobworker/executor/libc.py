@@ -3,9 +3,8 @@
 import ctypes
 import errno
 import os
-import resource
 import signal
-from typing import Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Iterable, List, Optional, Sequence
 
 CLONE_NEWNS = 0x00020000  # linux/sched.h
 CLONE_NEWIPC = 0x08000000
@@ -169,19 +168,13 @@ class PosixSpawn:
     os.posix_spawn does not let go of the interpreter's lock while the child execs.
     """
 
-    def __init__(self, *, open_files: Tuple[int, int], own_open_files: Tuple[int, int]) -> None:
-        """RLIMIT_NOFILE, soft and hard, of the children and of this process."""
-        self._open_files = open_files
-        self._own_open_files = own_open_files
+    def __init__(self) -> None:
         # posix_spawnattr_t is 336 bytes in glibc and musl, posix_spawn_file_actions_t 80; there is room to spare.
         self._attributes = ctypes.create_string_buffer(1024)
-        self._actions = ctypes.create_string_buffer(512)
-        self._pid = ctypes.c_int()
-        self._pid_pointer = ctypes.byref(self._pid)
-        self._spawn = _libc.posix_spawn
         self._init = _brief.posix_spawn_file_actions_init
         self._dup2 = _brief.posix_spawn_file_actions_adddup2
-        self._destroy = _brief.posix_spawn_file_actions_destroy
+        # glibc 2.29, musl 1.1.24.
+        self._fchdir = getattr(_brief, "posix_spawn_file_actions_addfchdir_np", None)
         flags = ctypes.c_short(_POSIX_SPAWN_SETSID | _POSIX_SPAWN_SETSIGMASK | _POSIX_SPAWN_SETSIGDEF)
         # Every signal to its default, the two that glibc would otherwise leave ignored as well; this also spares its
         # child a question for each. The mask of a fresh attribute object is empty (memset in both libraries).
@@ -193,30 +186,57 @@ class PosixSpawn:
         ):
             raise OSError("posix_spawn cannot make a new session here")
 
-    def __call__(self, path: bytes, argv: Sequence[bytes], env: List[bytes], fds: Sequence[int]) -> int:
-        """The pid. `fds` become 0, 1 and 2; none of them may be below 3. No string may hold a NUL.
+    @property
+    def has_folders(self) -> bool:
+        """Whether `prepare` takes a folder; else the child starts in this process's."""
+        return self._fchdir is not None
+
+    def prepare(
+        self, path: bytes, argv: Sequence[bytes], env: List[bytes], fds: Sequence[int], folder: Optional[int]
+    ) -> "PreparedSpawn":
+        """`fds` become 0, 1 and 2; none of them may be below 3. `folder`: a descriptor; None: this process's own. No
+        string may hold a NUL.
+
+        Raises:
+            OSError: a descriptor is not below the soft RLIMIT_NOFILE, or there is no memory.
+        """
+        actions = ctypes.create_string_buffer(512)
+        self._init(actions)
+        dup2 = self._dup2
+        error = dup2(actions, fds[0], 0) or dup2(actions, fds[1], 1) or dup2(actions, fds[2], 2)
+        if not error and folder is not None and self._fchdir is not None:
+            error = self._fchdir(actions, folder)
+        if error:
+            _brief.posix_spawn_file_actions_destroy(actions)
+            raise OSError(error, os.strerror(error))
+        words = (ctypes.c_char_p * (len(argv) + 1))(*argv)
+        variables = (ctypes.c_char_p * (len(env) + 1))(*env)
+        return PreparedSpawn(path, actions, self._attributes, words, variables)
+
+
+class PreparedSpawn:
+    """`run`, in any thread, then `close`."""
+
+    __slots__ = ("_arguments", "_pid")
+
+    def __init__(self, path: bytes, actions: Any, attributes: Any, words: Any, variables: Any) -> None:
+        self._pid = ctypes.c_int()
+        self._arguments = (ctypes.byref(self._pid), path, actions, attributes, words, variables)
+
+    def run(self) -> int:
+        """The pid.
 
         Raises:
             OSError: with the errno of the exec, or of the clone.
         """
-        actions = self._actions
-        self._init(actions)
-        dup2 = self._dup2
-        # glibc refuses a descriptor that is not below the soft limit, so that comes down only afterwards.
-        if dup2(actions, fds[0], 0) or dup2(actions, fds[1], 1) or dup2(actions, fds[2], 2):
-            self._destroy(actions)
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        words = (ctypes.c_char_p * (len(argv) + 1))(*argv)
-        variables = (ctypes.c_char_p * (len(env) + 1))(*env)
-        resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)
-        try:
-            error = self._spawn(self._pid_pointer, path, actions, self._attributes, words, variables)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._own_open_files)
-        self._destroy(actions)
+        error = _libc.posix_spawn(*self._arguments)
         if error:
             raise OSError(error, os.strerror(error))
         return self._pid.value
+
+    def close(self) -> None:
+        """It was run, or will not be."""
+        _brief.posix_spawn_file_actions_destroy(self._arguments[2])
 
 
 def default_internal_signals() -> None:

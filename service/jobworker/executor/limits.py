@@ -1,9 +1,10 @@
 """Starts a process with limits of its own. Slower than posix_spawn(3), which cannot set any: the child is forked."""
 
+import os
 import resource
 import signal
 import subprocess
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from . import shortage
 from .protocol import OrderLimits
@@ -29,9 +30,10 @@ def spawn(
     order: OrderLimits,
     *,
     open_files: Tuple[int, int],
+    folder: Optional[int],
 ) -> int:
     """The pid of the new process, leader of its own session; `fds` become its 0, 1 and 2. `open_files`: RLIMIT_NOFILE,
-    soft and hard, where the order has none.
+    soft and hard, where the order has none. `folder`: a descriptor of where it starts; None: where this process is.
 
     Raises:
         OSError: of the fork, or of the exec.
@@ -42,6 +44,8 @@ def spawn(
     def prepare() -> None:
         # In the child: nothing but system calls, since another thread may have held any lock at the fork.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if folder is not None:
+            os.fchdir(folder)
         for number, soft, hard in wanted:
             resource.setrlimit(number, (soft, hard))
 

@@ -36,7 +36,8 @@ from .processes import ProcessWatchdog
 from .pump import Pump
 from .reap import Reaper
 from .session import Session
-from .spawn import Spawner
+from .spawn import Spawner, Times
+from .spawners import Spawners, count_wanted
 from .start import Starter
 from .threads import or_die
 from .timers import Timers
@@ -183,13 +184,15 @@ def _run(
         say=say,
     )
     work_folders = control.work = _work(options.work, wishes, chosen)
+    spawner = Spawner(
+        environment=environment, open_files=clean.job_open_files(), times=Times(time.monotonic, time.time_ns)
+    )
     control.starter = Starter(
-        spawner=Spawner(environment=environment, open_files=clean.job_open_files()),
+        spawner=spawner,
         null=os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC),
         started=control.job_started,
         ended=control.job_ended,
         time_ns=time.time_ns,
-        clock=time.monotonic,
         allows=control.room.allows,
         postponed=control.room.postpone,
         work=work_folders,
@@ -213,7 +216,7 @@ def _run(
         _watch_processes(wishes.processes, control, orphans, timers)
 
     def control_thread() -> None:
-        or_die(lambda: _restrict(options, wishes, chosen, control.work, details))
+        or_die(lambda: details.extend(_restrict(options, wishes, chosen, control.work, spawner)))
         or_die(control.run)
         os._exit(0)
 
@@ -239,9 +242,9 @@ def _restrict(
     wishes: guard.Wishes,
     chosen: guard.Isolation,
     folders: Optional[work.Work],
-    details: List[str],
-) -> None:
-    """In the thread that starts jobs, which inherit it. What cannot be had is added to the details."""
+    spawner: Spawner,
+) -> List[str]:
+    """In the thread that starts jobs, which inherit it, and in those that help it. What cannot be had, in words."""
     view, files, ports = wishes.setting.view, chosen.kind == guard.LANDLOCK, options.closed_port
     can_close = landlock.can_restrict_ports()
     tmp = [] if options.work is None else [f"{options.work}/{work.TMP}"]  # TMPDIR
@@ -254,17 +257,30 @@ def _restrict(
         )
     if folders is not None:
         folders.begin()
-    threads = [os.getpid(), threading.get_native_id(), *([folders.thread_id] if folders and folders.thread_id else [])]
+    spawners = spawner.spawners = Spawners(count_wanted())
+    threads = [
+        *spawners.thread_ids,
+        os.getpid(),
+        threading.get_native_id(),
+        *([folders.thread_id] if folders and folders.thread_id else []),
+    ]
     strict = chosen.kind in (guard.LANDLOCK, guard.NONE)
-    try:
+
+    def restrict_calls() -> None:
         seccomp.restrict(
             protected=[*threads, os.getppid()] if strict else threads,
             strict=strict,
             keep_ports=bool(ports) and not can_close,
         )
+
+    try:
+        restrict_calls()
+        spawners.each(restrict_calls)
     except OSError as error:
-        details.append(f"no system call filter ({error.strerror or error}): a job can starve the executor")
-        say(details[-1])
+        lacking = f"no system call filter ({error.strerror or error}): a job can starve the executor"
+        say(lacking)
+        return [lacking]
+    return []
 
 
 def _watch_processes(limit: int, control: Control, orphans: Orphans, timers: Timers) -> None:

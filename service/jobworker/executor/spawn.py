@@ -1,15 +1,14 @@
-"""Starts a job's first process: finds the program, enters the folder, and says precisely what failed.
-
-One thread spawns; it alone changes the process's working directory, and nothing else here uses relative paths.
-"""
+"""Starts first processes of jobs: finds the program, opens the folder, and says precisely what failed."""
 
 import errno
 import os
 import resource
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from . import libc, limits, shortage
+from .oomscore import OomScoreAdj
 from .protocol import OrderLimits
+from .spawners import Spawners
 
 _NUL = "an argument, a variable or a path holds a NUL byte"
 
@@ -26,30 +25,88 @@ class NoRoomError(SpawnError):
         self.what = what
 
 
+class Spawn:
+    """One process to start, and what came of it: `pid`, or `error`."""
+
+    __slots__ = (
+        "arguments",
+        "began",
+        "candidates",
+        "denied",
+        "environment",
+        "error",
+        "fds",
+        "folder",
+        "limits",
+        "owns_folder",
+        "path",
+        "pid",
+        "prepared",
+        "program",
+        "refusal",
+        "search",
+        "started_at",
+        "started_ns",
+        "times",
+    )
+
+    def __init__(self, *, fds: Sequence[int], limits: OrderLimits, times: "Times") -> None:
+        self.fds = fds
+        self.limits = limits
+        self.times = times
+        self.arguments: List[bytes] = []
+        self.environment: List[bytes] = []
+        self.program = ""
+        self.search = ""
+        self.candidates: Iterator[str] = iter(())
+        self.path: Optional[str] = None  # the candidate that is tried
+        self.folder: Optional[int] = None  # where it starts; None: where this process is
+        self.owns_folder = False
+        self.prepared: Optional[libc.PreparedSpawn] = None
+        self.refusal: Optional[OSError] = None  # the kernel's, of this candidate
+        self.denied: Optional[str] = None  # why an earlier one was not it
+        self.pid = -1
+        self.error: Optional[SpawnError] = None
+        self.began = self.started_at = 0.0
+        self.started_ns = 0
+
+    def make(self) -> None:
+        """In any thread, once it is prepared."""
+        assert self.prepared is not None  # noqa: S101
+        clock, time_ns = self.times
+        self.began = clock()
+        try:
+            self.pid = self.prepared.run()
+        except OSError as error:
+            self.refusal = error
+        self.started_ns, self.started_at = time_ns(), clock()
+
+
+class Times(NamedTuple):
+    """Both clocks: the one that never jumps, and that of the day."""
+
+    clock: Callable[[], float]
+    time_ns: Callable[[], int]
+
+
 class Spawner:
-    """Starts processes from the state that clean_process made.
+    """Starts processes from the state that clean_process made, a bunch at a time. The thread that does so sets
+    `spawners`."""
 
-    Between `begin` and `end` lies one bunch: in it the process has the badness that its children are to inherit.
-    """
+    spawners: Spawners
 
-    def __init__(self, *, environment: Dict[str, str], open_files: int) -> None:
+    def __init__(self, *, environment: Dict[str, str], open_files: int, times: Times) -> None:
         self._environment = environment
         self._encoded = _words([f"{name}={value}" for name, value in environment.items()])
         own = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._open_files = (open_files, own[1])
-        self._posix_spawn = libc.PosixSpawn(open_files=self._open_files, own_open_files=own)
-        self._badness = Badness()
+        self._own_open_files = own
+        self._posix_spawn = libc.PosixSpawn()
+        self._times = times
+        self._oom_score_adj = OomScoreAdj()
+        self._homes: Dict[str, Optional[int]] = {}  # open folders, of one bunch
 
-    def begin(self) -> None:
-        """Begins a bunch."""
-        self._badness.raise_()
-
-    def end(self) -> None:
-        """Ends it."""
-        self._badness.lower()
-        os.chdir("/")  # so that no job's folder is kept busy
-
-    def spawn(
+    def prepare(
         self,
         *,
         argv: Sequence[str],
@@ -58,140 +115,222 @@ class Spawner:
         home: Optional[str],
         fds: Sequence[int],
         order_limits: OrderLimits,
-    ) -> int:
-        """The pid of the new process, leader of its own session; `fds` become its 0, 1 and 2. `home`: where it starts
-        when it has no `cwd`; None: the home folder of all jobs.
+    ) -> Spawn:
+        """One for the next `run`, which closes what is opened here: it will lead its own session; `fds` become its 0, 1
+        and 2. `home`: where it starts when it has no `cwd`; None: the home folder of all jobs.
 
         Raises:
-            SpawnError: nothing was started.
-            NoRoomError: nor was it the job that lacked something.
+            SpawnError: it cannot be started.
+            NoRoomError: nor is it the job that lacks something.
         """
         if not argv or not argv[0]:
             raise SpawnError("there is no program to run: the command is empty")
-        arguments = _words(argv)
+        spawn = Spawn(fds=fds, limits=order_limits, times=self._times)
+        spawn.arguments = _words(argv)
         own = self._encoded
         if not self._environment.keys().isdisjoint(env):
             own = _words([f"{name}={value}" for name, value in self._environment.items() if name not in env])
-        environment = own + _words([f"{name}={value}" for name, value in env.items()])
-        search = env.get("PATH", self._environment["PATH"])
-        self._enter(cwd, home)
-        denied = None
-        for path in self._candidates(argv[0], search):
-            try:
-                if order_limits:
-                    return limits.spawn(path, arguments, environment, fds, order_limits, open_files=self._open_files)
-                return self._posix_spawn(_bytes(path), arguments, environment, fds)
-            except limits.RefusedError as error:
-                raise SpawnError(f"program cannot be executed with these limits: {path}: {error}") from error
-            except OSError as error:
-                what = shortage.kind(error)
-                if what is not None:
-                    raise NoRoomError(what) from error
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES) or "/" in argv[0]:
-                    raise SpawnError(_why(error, path)) from error
-                # execvp(3) goes on with the rest of PATH, and remembers.
-                denied = _why(error, path)
-        raise SpawnError(denied or self._missing(argv[0], search))
-
-    def _enter(self, cwd: str, home: Optional[str]) -> None:
-        if not cwd:
-            try:
-                os.chdir(home or self._environment["HOME"])
-            except OSError as error:
-                what = shortage.kind(error)
-                if what is not None:
-                    raise NoRoomError(what) from error
-                os.chdir("/")
-            return
-        if not cwd.startswith("/"):
-            raise SpawnError(f"working directory is not an absolute path: {cwd}")
+        spawn.environment = own + _words([f"{name}={value}" for name, value in env.items()])
+        spawn.program, spawn.search = argv[0], env.get("PATH", self._environment["PATH"])
         try:
-            _change_to(_bytes(cwd))
-        except FileNotFoundError as error:
-            raise SpawnError(f"working directory does not exist: {cwd}") from error
-        except NotADirectoryError as error:
-            raise SpawnError(f"working directory is not a directory: {cwd}") from error
-        except PermissionError as error:
-            raise SpawnError(f"working directory may not be entered: {cwd}") from error
+            if cwd:
+                spawn.folder = _open_cwd(cwd)
+                spawn.owns_folder = True
+            else:
+                spawn.folder = self._open_home(home or self._environment["HOME"])
+            spawn.candidates = _candidates(spawn.program, spawn.search, spawn.folder)
+            self._next_candidate(spawn)
+        except BaseException:
+            _close(spawn)
+            raise
+        return spawn
+
+    def run(self, spawns: Sequence[Spawn]) -> None:
+        """Starts them, the first ones first, and meanwhile has the oom_score_adj that they are to inherit."""
+        self._oom_score_adj.raise_()
+        try:
+            self._run_prepared([spawn for spawn in spawns if spawn.prepared is not None])
+            for spawn in spawns:
+                self._run_to_the_end(spawn)
+        finally:
+            self._oom_score_adj.lower()
+            for spawn in spawns:
+                _close(spawn)
+            self.forget()
+
+    def forget(self) -> None:
+        """The bunch is over."""
+        for fd in self._homes.values():
+            if fd is not None:
+                os.close(fd)
+        self._homes = {}
+
+    def _run_prepared(self, spawns: Sequence[Spawn]) -> None:
+        if not spawns:
+            return
+        # In none of these calls does this process open anything.
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._open_files)
+        try:
+            if self._posix_spawn.has_folders:
+                self.spawners.run(spawns)
+            else:
+                for spawn in spawns:
+                    _enter(spawn.folder)
+                    spawn.make()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._own_open_files)
+            if not self._posix_spawn.has_folders:
+                os.chdir("/")  # so that no job's folder is kept busy
+
+    def _run_to_the_end(self, spawn: Spawn) -> None:
+        """What the first candidate did not do, and what takes a fork."""
+        try:
+            if spawn.limits:
+                self._fork(spawn)
+            while spawn.refusal is not None:
+                self._judge(spawn, spawn.refusal)
+                spawn.refusal = None
+                self._next_candidate(spawn)
+                if spawn.limits:
+                    self._fork(spawn)
+                else:
+                    self._run_prepared([spawn])
+        except SpawnError as error:
+            spawn.error = error
+
+    def _fork(self, spawn: Spawn) -> None:
+        assert spawn.path is not None  # noqa: S101
+        spawn.began = self._times.clock()
+        try:
+            spawn.pid = limits.spawn(
+                spawn.path,
+                spawn.arguments,
+                spawn.environment,
+                spawn.fds,
+                spawn.limits,
+                open_files=self._open_files,
+                folder=spawn.folder,
+            )
+        except limits.RefusedError as error:
+            raise SpawnError(f"program cannot be executed with these limits: {spawn.path}: {error}") from error
         except OSError as error:
-            what = shortage.kind(error)
-            if what is not None:
-                raise NoRoomError(what) from error
-            raise SpawnError(f"working directory cannot be entered: {cwd}: {os.strerror(error.errno or 0)}") from error
+            spawn.refusal = error
+        spawn.started_ns, spawn.started_at = self._times.time_ns(), self._times.clock()
 
-    def _candidates(self, program: str, path: str) -> Iterator[str]:
-        if "/" in program:
-            yield program
+    def _judge(self, spawn: Spawn, error: OSError) -> None:
+        """Returns where another candidate may do: execvp(3) goes on with the rest of PATH, and remembers."""
+        assert spawn.path is not None  # noqa: S101
+        what = shortage.kind(error)
+        if what is not None:
+            raise NoRoomError(what) from error
+        spawn.denied = _why(error, spawn.path, spawn.folder)
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES) or "/" in spawn.program:
+            raise SpawnError(spawn.denied) from error
+
+    def _next_candidate(self, spawn: Spawn) -> None:
+        if spawn.prepared is not None:
+            spawn.prepared.close()
+            spawn.prepared = None
+        spawn.path = next(spawn.candidates, None)
+        if spawn.path is None:
+            raise SpawnError(spawn.denied or _missing(spawn.program, spawn.search, spawn.folder))
+        if spawn.limits:
             return
-        for folder in path.split(":"):
-            candidate = f"{folder or '.'}/{program}"
-            # Cheaper than a vfork for each folder of PATH. The exec still has the last word.
-            if os.access(candidate, os.X_OK):
-                yield candidate
-
-    def _missing(self, program: str, path: str) -> str:
-        for folder in path.split(":"):
-            if os.path.exists(f"{folder or '.'}/{program}"):
-                return f"program may not be executed: {folder or '.'}/{program}"
-        return f"program not found: {program}"
-
-
-class Badness:
-    """/proc/self/oom_score_adj: in want of memory the kernel is to kill a job, not the executor.
-
-    The value is inherited by a child as it is at the fork (proc(5)), so it is raised around spawns. Raising needs no
-    capability, nor does going back to where one was.
-    """
-
-    def __init__(self) -> None:
-        self._fd = -1
         try:
-            self._fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
-            own = int(os.pread(self._fd, 16, 0))
-            self._own = b"%d" % own
-            self._job = b"%d" % min(1000, own + 300)
-            os.pwrite(self._fd, self._job, 0)
-            os.pwrite(self._fd, self._own, 0)
-        except OSError:
-            self._drop()  # /proc is read-only, or may not be written: jobs are then as bad as the executor
+            spawn.prepared = self._posix_spawn.prepare(
+                _bytes(spawn.path), spawn.arguments, spawn.environment, spawn.fds, spawn.folder
+            )
+        except OSError as error:
+            raise NoRoomError(shortage.kind(error) or shortage.DESCRIPTORS) from error
 
-    def raise_(self) -> None:
-        """For the children to come."""
-        self._write(self._job)
-
-    def lower(self) -> None:
-        """Back to the executor's own."""
-        self._write(self._own)
-
-    def _write(self, value: bytes) -> None:
-        if self._fd >= 0:
-            try:
-                os.pwrite(self._fd, value, 0)
-            except OSError:
-                pass  # for want of memory, say: better a job that is spared than an executor that ends
-
-    def _drop(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+    def _open_home(self, path: str) -> Optional[int]:
+        if path not in self._homes:
+            self._homes[path] = _open_or_none(path)
+        return self._homes[path]
 
 
-def _change_to(path: bytes) -> None:
-    """As chdir(2), but by no link of /proc/PID: these lead to what this process has open, and not the job."""
+def _open_or_none(path: str) -> Optional[int]:
+    """A folder; None: it cannot be entered, and a job starts in the root."""
     try:
-        fd = libc.open_folder(path)
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        what = shortage.kind(error)
+        if what is not None:
+            raise NoRoomError(what) from error
+        return None
+    if os.access(".", os.X_OK, dir_fd=fd):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _open_cwd(path: str) -> int:
+    if not path.startswith("/"):
+        raise SpawnError(f"working directory is not an absolute path: {path}")
+    try:
+        fd = _open_folder(_bytes(path))
+        if not os.access(".", os.X_OK, dir_fd=fd):
+            os.close(fd)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError as error:
+        raise SpawnError(f"working directory does not exist: {path}") from error
+    except NotADirectoryError as error:
+        raise SpawnError(f"working directory is not a directory: {path}") from error
+    except PermissionError as error:
+        raise SpawnError(f"working directory may not be entered: {path}") from error
+    except OSError as error:
+        what = shortage.kind(error)
+        if what is not None:
+            raise NoRoomError(what) from error
+        raise SpawnError(f"working directory cannot be entered: {path}: {os.strerror(error.errno or 0)}") from error
+    return fd
+
+
+def _enter(folder: Optional[int]) -> None:
+    if folder is None:
+        os.chdir("/")
+    else:
+        os.fchdir(folder)
+
+
+def _close(spawn: Spawn) -> None:
+    if spawn.prepared is not None:
+        spawn.prepared.close()
+        spawn.prepared = None
+    if spawn.owns_folder and spawn.folder is not None:
+        os.close(spawn.folder)
+        spawn.folder = None
+
+
+def _candidates(program: str, search: str, folder: Optional[int]) -> Iterator[str]:
+    if "/" in program:
+        yield program
+        return
+    for place in search.split(":"):
+        candidate = f"{place or '.'}/{program}"
+        # Cheaper than a vfork for each folder of PATH. The exec still has the last word.
+        if os.access(candidate, os.X_OK, dir_fd=folder):
+            yield candidate
+
+
+def _missing(program: str, search: str, folder: Optional[int]) -> str:
+    for place in search.split(":"):
+        if os.access(f"{place or '.'}/{program}", os.F_OK, dir_fd=folder):
+            return f"program may not be executed: {place or '.'}/{program}"
+    return f"program not found: {program}"
+
+
+def _open_folder(path: bytes) -> int:
+    """A descriptor (O_PATH), by no link of /proc/PID: these lead to what this process has open, and not the job."""
+    try:
+        return libc.open_folder(path)
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
-        # Linux before 5.6, or a filter around us that does not know the call (EPERM, as older container engines say).
-        if (os.path.realpath(path) + b"/").startswith(b"/proc/"):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
-        os.chdir(path)
-        return
-    try:
-        os.fchdir(fd)
-    finally:
-        os.close(fd)
+    # Linux before 5.6, or a filter around us that does not know the call (EPERM, as older container engines say).
+    if (os.path.realpath(path) + b"/").startswith(b"/proc/"):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _words(texts: Sequence[str]) -> List[bytes]:
@@ -209,9 +348,9 @@ def _bytes(text: str) -> bytes:
     return data
 
 
-def _why(error: OSError, path: str) -> str:
+def _why(error: OSError, path: str, folder: Optional[int]) -> str:
     number = error.errno
-    if number == errno.ENOENT and os.path.exists(path):
+    if number == errno.ENOENT and os.access(path, os.F_OK, dir_fd=folder):
         return f"the interpreter of the program was not found: {path}"
     words = {
         errno.E2BIG: "an argument or the whole command is too large",

@@ -2,13 +2,13 @@
 
 import fcntl
 import os
-from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from . import protocol, shortage
 from .job import Job, unstarted
 from .protocol import End, Order, close_all
 from .pump import Budget, Log
-from .spawn import NoRoomError, Spawner, SpawnError
+from .spawn import NoRoomError, Spawn, Spawner, SpawnError
 from .work import Work
 
 
@@ -27,7 +27,6 @@ class Starter:
         started: Callable[[Job, Order], None],
         ended: Callable[[End], None],
         time_ns: Callable[[], int],
-        clock: Callable[[], float],
         allows: Callable[[Order], bool],
         postponed: Callable[[Order, List[int], str], None],
         work: Optional[Work],
@@ -42,7 +41,6 @@ class Starter:
         self._started = started
         self._ended = ended
         self._time_ns = time_ns
-        self._clock = clock
         self._allows = allows
         self._postponed = postponed
         self._work = work
@@ -55,57 +53,69 @@ class Starter:
 
     def start(self, orders: Iterable[Tuple[Order, List[int]]]) -> None:
         """Starts a few orders in one go; each comes with its own descriptors: stdin if it has one, then the logs."""
-        piped: List[Tuple[Order, Job, List[int], List[int]]] = []
-        for order, fds in orders:
-            if not self._allows(order):
-                self._postponed(order, fds, shortage.DESCRIPTORS)
-                continue
-            try:
-                piped.append(self._pipe(order, fds))
-            except OSError as error:
-                self._postponed(order, fds, shortage.kind(error) or shortage.DESCRIPTORS)
-        running: List[Tuple[Order, Job]] = []
-        self._spawner.begin()
+        pieces: List[_Piece] = []
         try:
-            for order, job, inputs, outputs in piped:
-                if self._start_one(order, job, inputs, outputs):
-                    running.append((order, job))
+            for order, fds in orders:
+                piece = self._prepare(order, fds)
+                if piece is not None:
+                    pieces.append(piece)
+            self._spawner.run([piece.spawn for piece in pieces])
         finally:
-            self._spawner.end()
-        peak_kib = self._peak_kib() if running else 0
-        for order, job in running:
-            job.peak_kib = peak_kib
-            self._started(job, order)
+            self._spawner.forget()
+        peak_kib = self._peak_kib() if pieces else 0
+        for piece in pieces:
+            # Before anything is told: a job's output is at its end when its own processes are gone.
+            close_all(piece.outputs)
+        for piece in pieces:
+            self._spawned(piece, peak_kib)
 
-    def _start_one(self, order: Order, job: Job, inputs: List[int], outputs: List[int]) -> bool:
-        began = self._clock()
-        kept = False
+    def _prepare(self, order: Order, fds: List[int]) -> "Optional[_Piece]":
+        """None: it is postponed, or over."""
+        if not self._allows(order):
+            self._postponed(order, fds, shortage.DESCRIPTORS)
+            return None
         try:
-            job.pid = self._spawn(order, job, (inputs[0] if inputs else self._null, outputs[0], outputs[-1]))
+            job, inputs, outputs = self._pipe(order, fds)
+        except OSError as error:
+            self._postponed(order, fds, shortage.kind(error) or shortage.DESCRIPTORS)
+            return None
+        try:
+            spawn = self._spawn(order, job, (inputs[0] if inputs else self._null, outputs[0], outputs[-1]))
         except (SpawnError, OSError) as error:
-            what = _lacking(error)
-            if what is None:
-                self._give_up(order, job, str(error))
-            else:
-                kept = True
-                self._put_back(order, job, inputs, what)
-            return False
-        finally:
-            # Before the next one is spawned: until its exec that one would hold them too.
             close_all(outputs)
-            if not kept:
-                close_all(inputs)
-        job.started_ns, job.started_at = self._time_ns(), self._clock()
-        job.spawn_us = round((job.started_at - began) * 1e6)
-        return True
+            self._failed(order, job, inputs, error)
+            return None
+        return _Piece(order, job, inputs, outputs, spawn)
 
-    def _spawn(self, order: Order, job: Job, fds: Tuple[int, int, int]) -> int:
+    def _spawned(self, piece: "_Piece", peak_kib: int) -> None:
+        order, job, inputs, _, spawn = piece
+        if spawn.error is not None:
+            self._failed(order, job, inputs, spawn.error)
+            return
+        close_all(inputs)
+        job.pid = spawn.pid
+        job.started_ns, job.started_at = spawn.started_ns, spawn.started_at
+        job.spawn_us = round((spawn.started_at - spawn.began) * 1e6)
+        job.peak_kib = peak_kib
+        self._started(job, order)
+
+    def _failed(self, order: Order, job: Job, inputs: List[int], error: Exception) -> None:
+        what = _lacking(error)
+        if what is not None:
+            self._put_back(order, job, inputs, what)
+            return
+        close_all(inputs)
+        for log in job.logs:
+            log.close()
+        self.refuse(order, [], reason=protocol.SPAWN_FAILED, detail=str(error))
+
+    def _spawn(self, order: Order, job: Job, fds: Tuple[int, int, int]) -> Spawn:
         env = {**order["env"], **_mark(job.id)}
         home = None
         if self._work is not None:
             home = self._work.folder(job.id.rpartition("/")[0])
             env.setdefault("HOME", home)
-        return self._spawner.spawn(
+        return self._spawner.prepare(
             argv=order["argv"], env=env, cwd=order["cwd"], home=home, fds=fds, order_limits=order["limits"]
         )
 
@@ -114,7 +124,7 @@ class Starter:
         close_all([log.pipe for log in job.logs])
         self._postponed(order, [*inputs, *(log.file for log in job.logs)], what)
 
-    def _pipe(self, order: Order, fds: List[int]) -> Tuple[Order, Job, List[int], List[int]]:
+    def _pipe(self, order: Order, fds: List[int]) -> Tuple[Job, List[int], List[int]]:
         job = Job(order)
         budget = Budget(order["log_bytes"])
         inputs, files = (fds[:1], fds[1:]) if order["stdin"] else ([], fds)
@@ -133,12 +143,17 @@ class Starter:
             close_all(outputs)
             raise
         job.open_logs = len(files)
-        return order, job, inputs, outputs
+        return job, inputs, outputs
 
-    def _give_up(self, order: Order, job: Job, detail: str) -> None:
-        for log in job.logs:
-            log.close()
-        self.refuse(order, [], reason=protocol.SPAWN_FAILED, detail=detail)
+
+class _Piece(NamedTuple):
+    """An order on its way, and its ends of the pipes."""
+
+    order: Order
+    job: Job
+    inputs: List[int]
+    outputs: List[int]
+    spawn: Spawn
 
 
 def _lacking(error: Exception) -> Optional[str]:
