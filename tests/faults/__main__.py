@@ -85,7 +85,7 @@ def run(name: str, fault: Fault, bounds: Bounds, report: Report, *, keep: bool) 
         traceback.print_exc()
         row.failure = repr(error)
     finally:
-        row.count, row.note = trial.done, trial.gave_up
+        row.count, row.note, row.idle_rounds = trial.done, trial.gave_up, trial.idle_rounds
         row.seconds = time.monotonic() - began
         row.add(trial.history)
         if keep and row.violations:

@@ -25,6 +25,7 @@ class Row:
     statuses: dict[str, int] = field(default_factory=dict)
     skipped: str = ""
     note: str = ""
+    idle_rounds: int = 0
     failure: str = ""  # of the trial itself
 
     def add(self, history: History) -> None:
@@ -85,6 +86,8 @@ class Report:
                 lines.append(f"{'':<38}(no fault was injected, or no batch was accepted: this says nothing)")
             if row.failure:
                 lines.append(f"{'':<38}(the trial itself failed: {row.failure})")
+            if row.idle_rounds:
+                lines.append(f"{'':<38}({row.idle_rounds} rounds in which no batch was accepted)")
             if row.note:
                 lines.append(f"{'':<38}({row.note})")
             if row.statuses:

@@ -138,9 +138,11 @@ class Rig:
         """The first half of `kill_all`: nobody is waited for."""
         self._family = self.family()
         self._dying = self._dies(death)
-        for pid in self._family:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Stopped before the first is killed: else the executor might hear of its parent's end, and end jobs in order.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in self._family:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def buried(self) -> None:
         """The second half."""

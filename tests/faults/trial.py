@@ -72,6 +72,8 @@ class Trial:
         self.rig = Rig(folder / "service", self.history, JOBS__RUNNING="16", JOBS__PARALLELISM="4", **settings)
         self.done = 0
         self.gave_up = ""
+        self.idle_rounds = 0  # in which no batch was accepted: they say little
+        self._accepted = 0
         self._bounds = bounds
         self._say = say
         self._name = name
@@ -140,9 +142,11 @@ class Trial:
         self._accuse(self._settler.settle(lambda: self.load.end_followers(_FOLLOWER_SECONDS)))
         if all(b.final_at is not None for b in self.history.batches.values() if b.expected):
             self._accuse(self._leaks())
+        accepted = sum(b.expected for b in self.history.batches.values())
+        self.idle_rounds += accepted == self._accepted
+        self._accepted = accepted
         jobs = sum(len(b.jobs) for b in self.history.batches.values() if b.expected)
-        batches = sum(b.expected for b in self.history.batches.values())
-        self._say(f"{self.done}/{self._bounds.count}: {batches} batches, {jobs} jobs, {self.total} violations")
+        self._say(f"{self.done}/{self._bounds.count}: {accepted} batches, {jobs} jobs, {self.total} violations")
 
     def _leaks(self) -> Iterator[Violation]:
         for name in ("server", "inner"):

@@ -9,6 +9,7 @@ from tests.faults.disk import Disk
 from tests.faults.trial import Trial
 
 _MIB = 96
+_INODES = 30_000  # each job has a log of its own, and the last thousand are kept free
 
 
 def blocks(trial: Trial) -> None:
@@ -18,7 +19,7 @@ def blocks(trial: Trial) -> None:
 
 def inodes(trial: Trial) -> None:
     """Not a file goes in."""
-    _fill(trial, kind="tmpfs", inodes=3000)
+    _fill(trial, kind="tmpfs", inodes=_INODES)
 
 
 def _fill(trial: Trial, *, kind: str, inodes: int | None) -> None:

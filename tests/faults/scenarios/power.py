@@ -28,7 +28,8 @@ def others(trial: Trial) -> None:
 
 def _fail(trial: Trial, *modes: tuple[str, ...]) -> None:
     service = trial.rig.service
-    disk = Disk(service.data, service.folder.with_name("power.img"), options=modes[0])
+    # Room for all rounds: each job has a log of its own.
+    disk = Disk(service.data, service.folder.with_name("power.img"), mib=512, inodes=131_072, options=modes[0])
     try:
         disk.make()
         with trial.service():
