@@ -92,6 +92,16 @@ def test_no_room_for_very_long_is_no_jobs_failure(pyz: Path, tmp_path: Path, cal
         assert (end["reason"], end["code"]) == ("exited", 0)
 
 
+def test_a_server_that_does_not_know_the_message_is_not_told(failing: Executor, calls: FailCalls) -> None:
+    failing.attach("of the release before", features=["memfd", "work"])
+    calls.fail("posix_spawn", errno.EAGAIN)
+    (name,) = failing.give(failing.order("echo ran"))
+    wait_until(lambda: calls.failed("posix_spawn") > 1, "another try")
+    calls.mend("posix_spawn")
+    assert failing.end(name)["code"] == 0
+    assert not any(message["m"] in ("short", "error") for message in failing.said)
+
+
 def test_what_the_job_lacks_is_its_failure(failing: Executor) -> None:
     argument = "x" * (200 << 10)
     assert failing.run("/bin/echo", argument)["detail"] == "an argument or the whole command is too large"

@@ -152,6 +152,7 @@ class Control:
 
     def start(self, orders: List[Any], fds: List[int]) -> None:
         """Queues orders; they start within the next rounds."""
+        self.room.received(len(fds))
         try:
             allotted = allot(orders, fds)
         except Malformed as error:

@@ -82,6 +82,10 @@ class Room:
         left = self._descriptors.left(3 * (DESCRIPTORS + 1) + queued + _SPARE_TO_RECEIVE)
         return max(1, min(DESCRIPTORS + 1, (left - queued - _SPARE_TO_RECEIVE) // 3))
 
+    def received(self, count: int) -> None:
+        """So many came."""
+        self._descriptors.take(count)
+
     def postpone(self, order: Order, fds: List[int], what: str) -> None:
         """One of the bunch cannot be started for want of something."""
         self._postponed.append((order, fds))
