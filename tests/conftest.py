@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from jobworker.v1 import job_pb2, query_pb2
 from tests.harness.scratch import folder as scratch_folder
 from tests.harness.service import Api, Service, running
+
+# A shell that started this in the background has it ignored, and children would inherit that: Ctrl-C is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,22 +34,24 @@ LAW: dict[str, set[str]] = {
     "server/model": {"server/ids"},
     "server/clocks": set(),
     "server/slices": {"server/threads"},
+    "server/serialthread": {"server/slices", "server/threads"},
     "server/threads": set(),
     "server.config": {"server.store", "server.telemetry", "server/errors"},
     "server.telemetry": {
         "server/acceptloop", "server/errors", "server/ids", "server/listening", "server/model", "server/threads",
     },
     "server.identity": {"jobpki", "server/errors", "server/threads"},
+    "server.core": {"server/model"},
     "server.store": {
-        "server/clocks", "server/errors", "server/ids", "server/model", "server/slices", "server/threads",
-        "server.telemetry",
+        "server.core", "server.telemetry", "server/clocks", "server/errors", "server/ids", "server/model",
+        "server/serialthread", "server/slices", "server/threads",
     },
     "server.logs": {
         "server/errors", "server/ids", "server/model", "server/slices", "server/threads", "server.telemetry",
     },
     "server.scheduling": {
-        "executor", "server.store", "server.telemetry", "server/clocks", "server/errors", "server/ids", "server/model",
-        "server/slices",
+        "executor", "server.core", "server.store", "server.telemetry", "server/clocks", "server/errors", "server/ids",
+        "server/model", "server/slices",
     },
     "server.rpc": {
         "server.config", "server.scheduling", "server.logs", "server.store", "server.telemetry", "server/errors",
@@ -63,9 +65,10 @@ LAW: dict[str, set[str]] = {
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",
         "server.store", "server.telemetry", "server/clocks", "server/control", "server/errors", "server/folders",
-        "server/ids", "server/limits", "server/listeners", "server/model", "server/reach", "server/slices",
-        "server/threads",
+        "server/datafolder", "server/ids", "server/limits", "server/listeners", "server/model", "server/reach",
+        "server/slices", "server/threads",
     },
+    "server/datafolder": {"server.store", "server.telemetry", "server/errors", "server/reach"},
     "server/listeners": {
         "server.config", "server.identity", "server.rest", "server.rpc", "server.telemetry", "server/limits",
         "server/reach",
@@ -89,6 +92,7 @@ LAW: dict[str, set[str]] = {
 # (file's module, what it imports) -> allowed, of the executor alone: its protocol, and the maker of its zipapp.
 EXECUTOR_SEEN_BY = {
     ("jobworker.server.scheduling.local", "jobworker.executor.protocol"),
+    ("jobworker.server.scheduling.translate", "jobworker.executor.protocol"),
     ("jobworker.server.scheduling.admission", "jobworker.executor.protocol"),
     ("jobworker.supervisor", "jobworker.executor.bundle"),
     ("jobworker.supervisor", "jobworker.executor.protocol"),  # to tell its death

@@ -115,7 +115,7 @@ def test_a_batch_that_was_on_its_way_in_is_refused_whole(service: Service, admin
     go = threading.Event()
 
     def jobs():  # type: ignore[no-untyped-def]
-        yield schedule_pb2.JobRequest(command="true")
+        yield schedule_pb2.JobRequest(command="true # " + "x" * 70_000)  # too much for memory: it goes to its file
         assert go.wait(60)
         yield schedule_pb2.JobRequest(command="true")
 

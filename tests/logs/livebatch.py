@@ -55,6 +55,10 @@ class LiveBatch:
     def state(self) -> BatchState:
         return batch_state(self.counts(), self.job_count)
 
+    @property
+    def is_over(self) -> bool:
+        return self.state.final
+
     def counts(self) -> dict[JobState, int]:
         counts: dict[JobState, int] = {}
         for job in self._jobs:

@@ -54,11 +54,12 @@ def test_a_client_that_vanishes_in_the_middle_of_its_batch_leaves_nothing_behind
 ) -> None:
     api = service.api()
     marker = scratch / "ran"
+    padding = "x" * 500  # a batch that is too large for the commit log is written while it comes
     sent = threading.Event()
 
     def jobs() -> Iterator[schedule_pb2.JobRequest]:
         for _ in range(500):
-            yield schedule_pb2.JobRequest(command=f"touch {marker}")
+            yield schedule_pb2.JobRequest(command=f"touch {marker} # {padding}")
         sent.set()
         threading.Event().wait(60)
 

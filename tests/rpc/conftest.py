@@ -25,18 +25,20 @@ from jobworker.server.identity.tls import load_tls
 from jobworker.server.rpc.connections import ConnectionLimits
 from jobworker.server.rpc.report import Report
 from jobworker.server.rpc.server import Administration, RpcServer, StreamLimits, build
-from jobworker.server.scheduling.accept import AcceptLimits, Acceptor
+from jobworker.server.scheduling.accept import Acceptor
 from jobworker.server.scheduling.drain import Drain
+from jobworker.server.scheduling.quotas import AcceptLimits
 from jobworker.server.scheduling.scheduler import RunSettings, Scheduler
 from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
-from jobworker.server.store.journal import ThreadSyncer
 from jobworker.server.store.layout import Layout
+from jobworker.server.store.syncer import ThreadSyncer
 from jobworker.server.telemetry.calls import CallObserver
 from jobworker.server.telemetry.observe import Observer
 from jobworker.server.telemetry.sampling import Sampler
 from jobworker.server.telemetry.traces import Traces
 from jobworker.v1 import auth_pb2, auth_pb2_grpc, query_pb2_grpc, schedule_pb2_grpc
+from tests.harness.ledger import begin_ledger, make_ledger
 from tests.harness.pki import Pki, make_pki
 from tests.logs.livebatch import LiveBatch
 
@@ -143,9 +145,11 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
     layout = Layout(root / "data")
     layout.prepare()
     batches = Batches(layout=layout, report=lambda path, problem: log.error("damage", path=path, problem=problem))
+    ledger = make_ledger(layout, batches, log)
+    begin_ledger(ledger, layout)
     scheduler = Scheduler(
         batches=batches,
-        layout=layout,
+        ledger=ledger,
         settings=RunSettings(running_jobs=4, timeout_seconds=None, grace_seconds=1, linger_seconds=1, log_bytes=None),
         clock_ns=time.time_ns,
         log=log,
@@ -155,6 +159,7 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
     acceptor = Acceptor(
         layout=layout,
         batches=batches,
+        ledger=ledger,
         syncer=ThreadSyncer(),
         limits=AcceptLimits(
             batch_jobs=1000,
@@ -163,7 +168,6 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
             free_disk_bytes=0,
             default_parallelism=4,
         ),
-        boot="boot",
         clock_ns=time.time_ns,
         accepted=scheduler.submit,
         observer=Observer(),

@@ -52,20 +52,26 @@ def test_a_batch_for_which_there_is_no_room_is_refused_whole(small: Service) -> 
     assert api.wait(api.submit("echo fine")).counts.succeeded == 1
 
 
-def test_ends_that_cannot_be_written_wait_until_there_is_room(small: Service, scratch: Path) -> None:
+def test_ends_are_recorded_on_a_full_disk_and_files_are_completed_when_there_is_room(
+    small: Service, scratch: Path
+) -> None:
     api = small.api()
     go = scratch / "go"
     command = f"until [ -e {go} ]; do sleep 0.05; done; exit 7"
-    # Enough that their ends need more than what is left of the record's last page.
+    # Enough that their ends need more than what is left of the last page of the batch's results.
     batch = api.submit(*[command] * JOBS, batch=job_pb2.BatchOptions(parallelism=JOBS))
     until(lambda: api.get(batch).counts.running == JOBS, "they run")
     filler = small.data / "filler"
     fill(filler)
     go.touch()
-    until(lambda: "ends wait to be recorded" in small.output(), "the full disk is met")
-    assert api.get(batch).counts.running > 0
-    filler.unlink()
+    # The commit log has room of its own.
     assert api.wait(batch).counts.failed == JOBS
+    until(lambda: "a batch's files cannot be written yet" in small.output(), "the full disk is met")
+    assert {j.exit_code for j in api.jobs(batch)} == {7}
+    small.kill_server()
+    assert {j.exit_code for j in api.jobs(batch)} == {7}
+    filler.unlink()
+    until(lambda: not any((small.data / "active").iterdir()), "its folder is complete, and moved")
     assert {j.exit_code for j in api.jobs(batch)} == {7}
 
 
@@ -74,7 +80,7 @@ def test_a_job_that_fills_the_disk_waits_for_room_and_loses_nothing_when_it_come
 ) -> None:
     api = small.api()
     filler = small.data / "filler"
-    filler.write_bytes(bytes(16 * MIB))
+    filler.write_bytes(bytes(12 * MIB))
     batch = api.submit(schedule_pb2.JobRequest(command=f"head -c {12 * MIB} /dev/zero; echo done"))
     until(lambda: sum(p.stat().st_size for p in small.data.glob("active/*/0.log")) > 6 * MIB, "the disk is full")
     filler.unlink()

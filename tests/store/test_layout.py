@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from jobworker.server.ids import CorrelationId
-from jobworker.server.store.layout import Layout, move
+from jobworker.server.store.batchfiles import BatchFiles
+from jobworker.server.store.disk import Disk
+from jobworker.server.store.layout import Layout
 from jobworker.server.store.retention import candidates
 
 NOW_MS = 1_700_000_000_000
@@ -19,7 +21,7 @@ MOVES = 1000
 def test_a_batch_is_moved_to_the_finished_while_retention_removes_emptied_folders(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "data")
     layout.prepare()
-    done = threading.Event()
+    done, files = threading.Event(), BatchFiles(Disk())
 
     def sweep() -> None:
         while not done.is_set():
@@ -31,7 +33,7 @@ def test_a_batch_is_moved_to_the_finished_while_retention_removes_emptied_folder
         for _ in range(MOVES):
             batch = CorrelationId.make(NOW_MS)
             os.mkdir(layout.active(batch))
-            move(layout.active(batch), layout.finished("alice", batch))
+            files.move(layout.active(batch), layout.finished("alice", batch))
             layout.discard(layout.finished("alice", batch))
     finally:
         done.set()
@@ -43,7 +45,7 @@ def test_a_folder_that_cannot_be_moved_is_an_error_and_stays(tmp_path: Path) -> 
     (tmp_path / "batch").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):
-        move(str(tmp_path / "batch"), str(tmp_path / "file" / "batch"))
+        BatchFiles(Disk()).move(str(tmp_path / "batch"), str(tmp_path / "file" / "batch"))
     assert (tmp_path / "batch").is_dir()
     with pytest.raises(FileNotFoundError):
-        move(str(tmp_path / "gone"), str(tmp_path / "a" / "gone"))
+        BatchFiles(Disk()).move(str(tmp_path / "gone"), str(tmp_path / "a" / "gone"))

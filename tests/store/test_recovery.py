@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from jobworker.server.core.records import Ended, Ordered, Record, Skipped, Started
+from jobworker.server.errors import DamagedError
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchHeader, BatchOptions, EndReason, JobEnd, JobSpec, JobState, OutputMode
 from jobworker.server.store import results
 from jobworker.server.store.batchfile import BatchWriter, Digest, encode_spec
+from jobworker.server.store.commitlog import segment_path
+from jobworker.server.store.disk import Disk
 from jobworker.server.store.finished import FinishedBatch
-from jobworker.server.store.journal import ThreadSyncer
+from jobworker.server.store.frames import accept_frame, gone_frame, group_frame, results_frame, segment_frame
 from jobworker.server.store.layout import DataInUseError, Layout, log_name
 from jobworker.server.store.recovery import Recovered, recover
 
@@ -44,11 +50,10 @@ def write(layout: Layout) -> Callable[..., Path]:
         folder.mkdir()
         digest = Digest()
         digest.add_options(BatchOptions())
-        writer = BatchWriter(str(folder / "batch.jsonl"), header, digest)
+        writer = BatchWriter(header, digest, disk=Disk(), create=lambda: -1)
         for i in range(jobs):
             writer.add(encode_spec(JobSpec(command=f"echo {i}")))
-        writer.finish()
-        writer.close()
+        (folder / "batch.jsonl").write_bytes(writer.finish())
         if not whole:
             text = (folder / "batch.jsonl").read_bytes()
             (folder / "batch.jsonl").write_bytes(text[: text.rstrip().rfind(b"\n") + 10])
@@ -64,13 +69,27 @@ class Reports(list[tuple[str, str]]):
         self.append((path, problem))
 
 
+def log_of(layout: Layout, *frames: bytes, number: int = 1, boot: str = "b1") -> None:
+    """A segment that says so."""
+    data = b"".join(frames)
+    path = segment_path(layout.commit_root, number)
+    Path(path).write_bytes(segment_frame(number, boot) + group_frame(len(data)) + data)
+
+
 def read(layout: Layout, boot: str = "b1") -> tuple[Recovered, Reports]:
     reports = Reports()
-    syncer = ThreadSyncer()
-    try:
-        return recover(layout=layout, syncer=syncer, boot=boot, report=reports), reports
-    finally:
-        syncer.close()
+    return recover(layout=layout, disk=Disk(), boot=boot, report=reports), reports
+
+
+ORDERED = Ordered((0, 1, 2), "e1", 1)
+RAN = [ORDERED, Started(0, 5), Ended(0, EXITED), Started(1, 6)]
+
+
+def lines(*records: Record) -> bytes:
+    return b"".join(map(results.encode, records))
+
+
+# -- of the version before the commit log: its folders are all there is
 
 
 def test_a_batch_without_its_closing_line_was_never_acknowledged_and_is_removed(layout, write) -> None:
@@ -79,6 +98,14 @@ def test_a_batch_without_its_closing_line_was_never_acknowledged_and_is_removed(
     assert found.batches == []
     assert found.removed == 1
     assert not folder.exists()
+
+
+def test_a_batch_whose_closing_line_is_damaged_and_whose_jobs_ran_is_set_aside(layout, write) -> None:
+    folder = write(whole=False, lines=lines(*RAN))
+    found, reports = read(layout)
+    assert (found.batches, found.removed, found.set_aside) == ([], 0, 1)
+    assert not folder.exists()
+    assert (Path(reports[0][0]) / "results.jsonl").read_bytes() == lines(*RAN)
 
 
 def test_an_empty_folder_is_removed(layout: Layout) -> None:
@@ -92,53 +119,49 @@ def test_a_batch_that_never_started_is_whole_and_starts_at_its_first_job(layout,
     found, _ = read(layout)
     batch = found.batches[0]
     assert batch.counts() == {JobState.QUEUED: 4}
-    assert batch.next == 0
+    assert batch.recorded.next_jobs(1) == (0,)
     assert [batch.reader.spec(i).command for i in range(4)] == [f"echo {i}" for i in range(4)]
 
 
+def mark(below: int, boot: str) -> bytes:
+    return b'{"k":"mark","below":%d,"boot":"%b"}\n' % (below, boot.encode())
+
+
 def test_what_ended_stays_ended_and_what_was_ordered_waits_for_the_executor(layout, write) -> None:
-    lines = results.mark_line(4, "b1") + results.order_line([0, 1, 2], "e1", 1)
-    lines += results.start_line(0, 5) + results.end_line(0, EXITED) + results.start_line(1, 6)
-    write(lines=lines)
+    write(lines=mark(4, "b1") + lines(*RAN))
     found, _ = read(layout)
+    check_ran(found)
+    assert found.lost == []
+
+
+def check_ran(found: Recovered) -> None:
     batch = found.batches[0]
-    assert batch.running == {1: "e1", 2: "e1"}
-    assert batch.next == 3
+    assert batch.recorded.running == {1: "e1", 2: "e1"}
+    assert batch.recorded.next_jobs(4) == (3,)
     assert batch.job_state(0) is JobState.SUCCEEDED
     assert batch.job_state(1) is JobState.RUNNING
     assert batch.job_state(2) is JobState.QUEUED
     assert batch.job(0).end == EXITED
-    assert found.lost == []
 
 
 def test_after_the_machines_death_every_job_below_the_mark_without_an_end_is_lost(layout, write) -> None:
-    lines = results.mark_line(3, "b1") + results.order_line([0], "e1", 1) + results.end_line(0, EXITED)
-    write(lines=lines)
+    write(lines=mark(3, "b1") + lines(Ordered((0,), "e1", 1), Ended(0, EXITED)))
     found, _ = read(layout, boot="b2")
     assert [index for _, index in found.lost] == [1, 2]
-    assert found.batches[0].next == 3
-
-
-def test_after_the_machines_death_a_batch_without_a_mark_is_kept(layout, write) -> None:
-    write()
-    found, _ = read(layout, boot="b2")
-    assert found.lost == []
-    assert found.batches[0].counts() == {JobState.QUEUED: 4}
+    assert found.batches[0].recorded.next_jobs(4) == (3,)
 
 
 def test_a_torn_last_line_is_cut_off_before_anything_is_appended(layout, write) -> None:
-    whole = results.mark_line(4, "b1") + results.order_line([0], "e1", 1)
-    folder = write(lines=whole + results.end_line(0, EXITED)[:-7])
+    whole = mark(4, "b1") + lines(Ordered((0,), "e1", 1))
+    folder = write(lines=whole + lines(Ended(0, EXITED))[:-7])
     found, reports = read(layout)
     assert (folder / "results.jsonl").read_bytes() == whole
-    assert found.batches[0].running == {0: "e1"}
+    assert found.batches[0].recorded.running == {0: "e1"}
     assert "torn" in reports[0][1]
 
 
 def test_a_damaged_line_elsewhere_is_reported_and_the_others_count(layout, write) -> None:
-    lines = results.mark_line(4, "b1") + b'{"k":"or\x00\xff garbage\n' + results.order_line([0], "e1", 1)
-    lines += results.end_line(0, EXITED)
-    write(lines=lines)
+    write(lines=b'{"k":"or\x00\xff garbage\n' + lines(Ordered((0,), "e1", 1), Ended(0, EXITED)))
     found, reports = read(layout)
     assert found.batches[0].job_state(0) is JobState.SUCCEEDED
     assert "damaged line" in reports[0][1]
@@ -157,12 +180,99 @@ def test_a_batch_that_cannot_be_read_is_set_aside_and_the_others_recover(layout,
 
 
 def test_skipped_ranges_and_single_ends_are_both_read_back(layout, write) -> None:
-    lines = results.skip_line(1, 3, JobState.SKIPPED, EndReason.CANCELLED, 7)
-    write(lines=lines)
+    write(lines=lines(Skipped(1, 3, EndReason.CANCELLED, 7)))
     batch = read(layout)[0].batches[0]
     assert batch.counts() == {JobState.QUEUED: 2, JobState.SKIPPED: 2}
     assert batch.job(1).end is not None
-    assert batch.next == 0
+    assert batch.recorded.next_jobs(4) == (0, 3)
+
+
+# -- with a commit log
+
+
+def test_a_batch_that_is_in_the_log_alone_gets_its_folder_again(layout, write) -> None:
+    folder = write()
+    name, content = folder.name, (folder / "batch.jsonl").read_bytes()
+    shutil.rmtree(folder)
+    log_of(layout, accept_frame(name, 4, content), results_frame(name, 0, lines(*RAN)))
+    found, reports = read(layout)
+    check_ran(found)
+    assert reports == []
+    assert (folder / "batch.jsonl").read_bytes() == content
+    assert (folder / "results.jsonl").read_bytes() == lines(*RAN)
+
+
+@pytest.mark.parametrize("there", [b"", b"\0" * 300, lines(*RAN)[:50], lines(*RAN) + b"\0\0\0", lines(ORDERED) + b"{"])
+def test_whatever_the_folder_has_of_the_results_becomes_what_the_log_says(layout, write, there: bytes) -> None:
+    folder = write(lines=there)
+    content = (folder / "batch.jsonl").read_bytes()
+    (folder / "batch.jsonl").write_bytes(content[:40])
+    frames = [
+        results_frame(folder.name, 0, lines(ORDERED)),
+        results_frame(folder.name, len(lines(ORDERED)), lines(*RAN[1:])),
+    ]
+    log_of(layout, accept_frame(folder.name, 4, content), *frames)
+    found, reports = read(layout)
+    check_ran(found)
+    assert reports == []
+    assert (folder / "results.jsonl").read_bytes() == lines(*RAN)
+
+
+def test_what_older_segments_said_is_in_the_files(layout, write) -> None:
+    folder = write(lines=lines(*RAN))
+    log_of(layout, results_frame(folder.name, len(lines(*RAN)), b""), number=7)
+    found, reports = read(layout)
+    check_ran(found)
+    assert (found.segments, reports) == ([7], [])
+
+
+def test_a_folder_that_the_log_knows_nothing_of_was_never_acknowledged(layout, write) -> None:
+    folder = write()
+    log_of(layout)
+    found, _ = read(layout)
+    assert (found.batches, found.removed) == ([], 1)
+    assert not folder.exists()
+
+
+def test_where_the_log_is_damaged_nothing_is_removed(layout, write) -> None:
+    folder = write()
+    frame = results_frame(folder.name, 0, lines(ORDERED))
+    log_of(layout, frame, results_frame("01900000-0000-7000-8000-000000000000", 0, b""))
+    path = Path(segment_path(layout.commit_root, 1))
+    data = path.read_bytes()
+    at = data.index(b'"order"')
+    path.write_bytes(data[:at] + b"X" + data[at + 1 :] + group_frame(0))
+    found, reports = read(layout)
+    assert (found.batches, found.removed, found.set_aside) == ([], 0, 1)
+    assert "the commit log cannot be read" in reports[0][1]
+    assert not folder.exists()
+
+
+def test_after_the_machines_death_what_was_ordered_is_lost_and_nothing_else(layout, write) -> None:
+    folder = write()
+    log_of(layout, results_frame(folder.name, 0, lines(*RAN)))
+    found, _ = read(layout, boot="b2")
+    assert [index for _, index in found.lost] == [1, 2]
+    assert found.batches[0].recorded.next_jobs(4) == (3,)
+
+
+def test_a_batch_that_was_removed_is_not_made_again(layout, write) -> None:
+    folder = write()
+    content = (folder / "batch.jsonl").read_bytes()
+    shutil.rmtree(folder)
+    log_of(layout, accept_frame(folder.name, 4, content), gone_frame(folder.name))
+    found, reports = read(layout)
+    assert (found.batches, reports) == ([], [])
+    assert not folder.exists()
+
+
+def test_a_log_of_a_newer_version_is_refused(layout, write) -> None:
+    write()
+    data = segment_frame(1, "b1").replace(b'"v":1', b'"v":2')
+    rest = data[len(b'{"c":"00000000",') : -1]
+    Path(segment_path(layout.commit_root, 1)).write_bytes(b'{"c":"%08x",%b\n' % (zlib.crc32(rest), rest))
+    with pytest.raises(DamagedError, match="newer"):
+        read(layout)
 
 
 def test_a_second_server_is_refused_the_data_folder(layout: Layout, tmp_path: Path) -> None:
@@ -171,9 +281,7 @@ def test_a_second_server_is_refused_the_data_folder(layout: Layout, tmp_path: Pa
 
 
 def test_a_finished_batch_without_its_last_line_is_summed_up_from_its_ends(layout, write) -> None:
-    folder = write(
-        jobs=2, lines=results.end_line(1, EXITED) + results.skip_line(0, 1, JobState.SKIPPED, EndReason.CANCELLED, 3)
-    )
+    folder = write(jobs=2, lines=lines(Ended(1, EXITED), Skipped(0, 1, EndReason.CANCELLED, 3)))
     batch = FinishedBatch(str(folder))
     assert batch.counts() == {JobState.SUCCEEDED: 1, JobState.SKIPPED: 1}
     assert (batch.started_at, batch.ended_at) == (5, 9)

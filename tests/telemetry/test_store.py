@@ -4,46 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import time
 from pathlib import Path
 
-import pytest
 from prometheus_client import parser
 
-from jobworker.server.store.journal import Journal, ThreadSyncer, TimedSyncer
+from jobworker.server.store.commitlog import CommitLog
 from jobworker.server.telemetry.metrics import Metrics
 from tests.harness.figures import Figures, scrape, until_value
+from tests.harness.ledger import GatedDisk
 from tests.harness.service import Service, running
 from tests.harness.wait import until
 
 STORED = "jobworker_store_bytes"
 
 
-async def test_a_sync_that_the_kernel_refuses_is_counted_as_failed(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "results.jsonl")  # it takes writes, and fdatasync(2) says EINVAL
-    reader = os.open(tmp_path / "results.jsonl", os.O_RDONLY | os.O_NONBLOCK)
+async def test_a_commit_that_fails_is_counted_as_failed(tmp_path: Path) -> None:
     metrics = Metrics(clock=time.time, monotonic=time.monotonic)
-    threads = ThreadSyncer()
+    disk, told = GatedDisk(), asyncio.Event()
+    log = CommitLog(
+        folder=str(tmp_path), disk=disk, boot="b", full=lambda _: None, failed=lambda _: told.set(),
+        timed=metrics.synced, clock=time.monotonic,
+    )  # fmt: skip
     try:
-        syncer = TimedSyncer(threads, told=metrics.synced, clock=time.monotonic)
-        journal = Journal(str(tmp_path / "results.jsonl"), syncer=syncer)
-        journal.append(b"a line\n")
-        journal.when_durable(lambda: pytest.fail("it was not made durable"))
-        async with asyncio.timeout(60):
-            while journal.poison is None:
-                await asyncio.sleep(0.005)
-        good = Journal(str(tmp_path / "good"), syncer=syncer)
-        good.append(b"a line\n")
-        durable = asyncio.Event()
-        good.when_durable(durable.set)
-        await asyncio.wait_for(durable.wait(), 60)
-        good.close()
+        log.use(log.make(1))
+        log.append(b"a frame\n", lambda _: told.set())
+        await asyncio.wait_for(told.wait(), 60)
+        told.clear()
+        disk.error = OSError(errno.EIO, os.strerror(errno.EIO))
+        log.append(b"a frame\n", lambda _: None)
+        await asyncio.wait_for(told.wait(), 60)
         text, _ = await metrics.text("")
     finally:
-        threads.close()
+        log.close()
         metrics.close()
-        os.close(reader)
     now = Figures(list(parser.text_string_to_metric_families(text.decode())))
     assert now.value("jobworker_fsync_failed_total") == 1
     assert now.value("jobworker_fsync_seconds_count") == 2

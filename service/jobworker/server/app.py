@@ -24,7 +24,7 @@ from cryptography import x509
 from jobpki.errors import PkiError
 from jobpki.examine import with_remedy
 from jobpki.layout import Layout as PkiLayout
-from jobworker.server import limits, listeners
+from jobworker.server import datafolder, limits, listeners
 from jobworker.server.clocks import now
 from jobworker.server.config.live import LiveConfig
 from jobworker.server.config.model import Settings
@@ -44,11 +44,12 @@ from jobworker.server.scheduling.scheduler import Scheduler
 from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.ends import read_ends
-from jobworker.server.store.journal import ThreadSyncer, TimedSyncer
-from jobworker.server.store.layout import DataInUseError, Layout
-from jobworker.server.store.recovery import boot_id, recover
+from jobworker.server.store.layout import Layout
+from jobworker.server.store.ledger import Ledger
+from jobworker.server.store.recovery import boot_id
 from jobworker.server.store.retention import Retention
 from jobworker.server.store.size import StoreSize
+from jobworker.server.store.syncer import ThreadSyncer
 from jobworker.server.telemetry import libraries
 from jobworker.server.telemetry.joblines import JobLines
 from jobworker.server.telemetry.log import Log
@@ -162,7 +163,7 @@ async def _start(  # noqa: PLR0915
     )
     parts.callback(identity.close)
     layout = Layout(folders.path("data"))
-    parts.callback(os.close, _lock_data(layout))
+    parts.callback(os.close, datafolder.lock(layout))
     _begin_config(config, layout, log)
     metrics = Metrics(clock=time.time, monotonic=time.monotonic)
     parts.callback(metrics.close)
@@ -170,7 +171,6 @@ async def _start(  # noqa: PLR0915
     parts.callback(slices.close)
     threads = ThreadSyncer()
     parts.callback(threads.close)
-    syncer = TimedSyncer(threads, told=metrics.synced, clock=time.monotonic)
     store_size = StoreSize(layout=layout, syncer=threads, clock=time.monotonic)
     store_size.begin()
     parts.callback(store_size.close)
@@ -178,27 +178,24 @@ async def _start(  # noqa: PLR0915
     parts.push_async_callback(asyncio.to_thread, traces.close)
     job_lines = JobLines(log=log, is_debug=lambda: level.is_debug)
     boot = boot_id()
+    batches = Batches(layout=layout, report=lambda path, what: log.error("damage", path=path, problem=what))
+    parts.callback(batches.close)
+    ledger = Ledger(layout=layout, batches=batches, boot=boot, log=log, timed=metrics.synced, clock=time.monotonic)
+    parts.push_async_callback(ledger.close)
     retention = Retention(
         layout=layout,
         finished_seconds=settings.retention.finished_seconds,
         now=partial(now, boot),
+        removing=ledger.removing,
         removed=store_size.removed,
         log=log,
     )
     parts.callback(retention.close)
     observer = Observers(metrics.jobs, store_size, job_lines, traces, retention)
-
-    found = recover(
-        layout=layout, syncer=syncer, boot=boot, report=lambda path, what: log.error("damage", path=path, problem=what)
-    )
-    log.info(
-        "recovered", unfinished=len(found.batches), lost=len(found.lost), removed=found.removed, damaged=found.set_aside
-    )
-    batches = Batches(layout=layout, report=lambda path, what: log.error("damage", path=path, problem=what))
-    parts.callback(batches.close)
+    found = datafolder.recovered(layout, ledger, boot=boot, log=log)
     scheduler = Scheduler(
         batches=batches,
-        layout=layout,
+        ledger=ledger,
         settings=limits.run_settings(settings, traces),
         clock_ns=time.time_ns,
         log=log,
@@ -211,6 +208,7 @@ async def _start(  # noqa: PLR0915
         path=layout.stop_file, work=scheduler, unfinished=batches.active.values, now=partial(now, boot), log=log
     )
     parts.callback(drain.close)
+    scheduler.resumed = drain.again
     worker = LocalWorker(listener=scheduler, log=log)
     scheduler.use(worker)
     parts.callback(worker.close)
@@ -224,9 +222,9 @@ async def _start(  # noqa: PLR0915
     acceptor = Acceptor(
         layout=layout,
         batches=batches,
-        syncer=syncer,
+        ledger=ledger,
+        syncer=threads,
         limits=limits.accept_limits(settings),
-        boot=boot,
         clock_ns=time.time_ns,
         accepted=drain.submit,
         observer=observer,
@@ -305,6 +303,7 @@ async def _start(  # noqa: PLR0915
         checks={
             "grpc": lambda: server.serving,
             "executor": lambda: scheduler.connected,
+            "storage": lambda: ledger.problem is None,
             "logins": lambda: not identity.passwords.overdue,
         },
         service=lambda: drain.phase.name.lower(),  # noqa: PLW0108  (the phase of then)
@@ -367,15 +366,6 @@ def _open_log(settings: Settings, folders: Folders, level: Level) -> ServiceLog:
         return open_log(folders.path("logs"), level=level, fields=log_fields, shown=folders.shown, **bounds)
     except OSError as e:
         raise StartError(f"{e.filename}: the service's log cannot be opened: {e.strerror}") from e
-
-
-def _lock_data(layout: Layout) -> int:
-    try:
-        return layout.prepare()
-    except DataInUseError as e:
-        raise StartError(str(e)) from e
-    except OSError as e:
-        raise StartError(f"{e.filename}: the data folder cannot be used: {e.strerror}") from e
 
 
 def _traces(config: LiveConfig, layout: Layout, metrics: Metrics, log: Log) -> Traces:

@@ -8,8 +8,8 @@ from jobworker.server.rest.server import RestLimits
 from jobworker.server.rpc.connections import ConnectionLimits
 from jobworker.server.rpc.server import StreamLimits
 from jobworker.server.rpc.shares import UserLimits
-from jobworker.server.scheduling.accept import AcceptLimits
 from jobworker.server.scheduling.order import RunSettings
+from jobworker.server.scheduling.quotas import AcceptLimits
 
 if TYPE_CHECKING:
     from jobworker.server.config.model import Settings

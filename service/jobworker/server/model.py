@@ -230,6 +230,11 @@ class BatchView(Protocol):
     def state(self) -> BatchState: ...
 
     @property
+    def is_over(self) -> bool:
+        """It is final, and its folder lies where it stays, if the disk would have it."""
+        ...
+
+    @property
     def started_at(self) -> int | None: ...
 
     @property

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 async def until_final(batch: BatchView) -> None:
-    """Returns once the batch is final."""
+    """Returns once the batch is over."""
     waiter = _Waiter(None)
-    await waiter.wait(batch, lambda: batch.state.final)
+    await waiter.wait(batch, lambda: batch.is_over)
 
 
 async def until_started(batch: BatchView, index: int) -> None:

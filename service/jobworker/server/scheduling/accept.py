@@ -1,4 +1,4 @@
-"""Takes a batch in: validate, write, sync, and only then give the id out. What is not committed leaves no trace."""
+"""Takes a batch in: validate, record, and only then give the id out. What is not recorded leaves no trace."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from jobworker.server.core.batch import Batch
 from jobworker.server.errors import AlreadyExistsError, ExhaustedError, UnavailableError, invalid
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchHeader, BatchOptions, JobSpec
+from jobworker.server.scheduling.quotas import AcceptLimits, Quotas, exhausted
 from jobworker.server.scheduling.validate import check_job, check_options
 from jobworker.server.slices import Slices
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.batchfile import BatchReader, BatchWriter, Digest, encode_spec
-from jobworker.server.store.journal import SharedSync, Syncer
-from jobworker.server.store.layout import BATCH, Layout, sync_folder
+from jobworker.server.store.layout import BATCH, Layout
+from jobworker.server.store.ledger import Ledger, unavailable
+from jobworker.server.store.syncer import SharedSync, Syncer
 from jobworker.server.telemetry.observe import Observer
 
 DAY_MS = 86_400_000
@@ -27,18 +30,9 @@ _BUSY_RETRY_SECONDS = 1.0
 _FULL_RETRY_SECONDS = 30.0
 # Of one job: what is more is looked at and written in a thread.
 _STRINGS = 1000
+# After so many more jobs of an upload it is asked again what its user may have.
+_ROOM_JOBS = 1000
 _BYTES = 1 << 17
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptLimits:
-    """What is taken at the most."""
-
-    batch_jobs: int
-    user_unfinished_jobs: int
-    user_unfinished_batches: int
-    free_disk_bytes: int
-    default_parallelism: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +53,9 @@ class Acceptor:
         *,
         layout: Layout,
         batches: Batches,
+        ledger: Ledger,
         syncer: Syncer,
         limits: AcceptLimits,
-        boot: str,
         clock_ns: Callable[[], int],
         accepted: Callable[[ActiveBatch], None],
         observer: Observer,
@@ -71,21 +65,22 @@ class Acceptor:
         """`accepted` is handed each new batch, once it is durable; `admit` raises when no new one is taken now."""
         self.layout = layout
         self.batches = batches
+        self.ledger = ledger
         self.syncer = syncer
         self.limits = limits
-        self.boot = boot
         self.clock_ns = clock_ns
         self.accepted = accepted
         self.observer = observer
         self.slices = slices
         self.admit = admit
         self.under_way: set[CorrelationId] = set()
-        self.active_folder = SharedSync(syncer=syncer, work=lambda: sync_folder(layout.active_root))
+        self.quotas = Quotas(data=layout.data, batches=batches, limits=limits)
+        self.active_folder = SharedSync(syncer=syncer, work=lambda: ledger.disk.sync_folder(layout.active_root))
         self._closed = False
 
     def configure(self, limits: AcceptLimits) -> None:
         """Takes other limits, for what comes from now on."""
-        self.limits = limits
+        self.limits = self.quotas.limits = limits
 
     def close(self) -> None:
         """Takes no new batches; those begun may still commit."""
@@ -117,50 +112,25 @@ class Acceptor:
             raise UnavailableError(
                 f"batch {correlation_id} is just being submitted", retry_after_seconds=_BUSY_RETRY_SECONDS
             )
-        if (folder := self._folder_of(correlation_id, user)) is not None:
-            return _RepeatedIntake(self, correlation_id, folder, single)
+        if (reader := self._reader_of(correlation_id, user)) is not None:
+            return _RepeatedIntake(self, correlation_id, reader, single)
         return _NewIntake(self, correlation_id, user, single, now_ns)
 
-    def _folder_of(self, correlation_id: CorrelationId, user: str) -> str | None:
+    def _reader_of(self, correlation_id: CorrelationId, user: str) -> BatchReader | None:
         active = self.batches.active.get(correlation_id)
         if active is not None:
-            owner, folder = active.header.user, active.folder
+            owner, reader = active.header.user, active.reader
         else:
             for owner in self.layout.users():
                 folder = self.layout.finished(owner, correlation_id)
                 if os.path.exists(folder):
+                    reader = BatchReader(folder)
                     break
             else:
                 return None
         if owner != user:
             raise AlreadyExistsError(f"the name {correlation_id} is taken")
-        return folder
-
-    def check_room(self, user: str) -> int:
-        """How many more unfinished jobs a user may have.
-
-        Raises:
-            ExhaustedError: none, or the disk is nearly full.
-        """
-        disk = os.statvfs(self.layout.data)
-        if disk.f_bavail * disk.f_frsize < self.limits.free_disk_bytes or disk.f_favail < 1000 < disk.f_files:
-            raise ExhaustedError(
-                "the service's disk is nearly full", subject="service", retry_after_seconds=_FULL_RETRY_SECONDS
-            )
-        mine = [b for b in self.batches.active.values() if b.header.user == user]
-        if len(mine) >= self.limits.user_unfinished_batches:
-            raise self.exhausted(user, f"{self.limits.user_unfinished_batches} unfinished batches")
-        unfinished = sum(b.open_count for b in mine)
-        if unfinished >= self.limits.user_unfinished_jobs:
-            raise self.exhausted(user, f"{self.limits.user_unfinished_jobs} unfinished jobs")
-        return self.limits.user_unfinished_jobs - unfinished
-
-    @staticmethod
-    def exhausted(user: str, what: str) -> ExhaustedError:
-        """The error of a full share."""
-        return ExhaustedError(
-            f"user {user} would have more than {what}", subject=f"user:{user}", retry_after_seconds=_FULL_RETRY_SECONDS
-        )
+        return reader
 
 
 class Intake:
@@ -170,7 +140,7 @@ class Intake:
         self._acceptor = acceptor
         self.correlation_id = correlation_id
         self._single = single
-        self._count = 0
+        self.count = 0
         self._digest = Digest()
 
     async def add(self, spec: JobSpec, options: BatchOptions | None) -> None:
@@ -181,8 +151,8 @@ class Intake:
             ExhaustedError: the batch, or the user's share, is full.
             OSError: it could not be written.
         """
-        prefix = "" if self._single else f"jobs[{self._count}]."
-        if options is not None and self._count:
+        prefix = "" if self._single else f"jobs[{self.count}]."
+        if options is not None and self.count:
             raise invalid(f"{prefix}batch", "is allowed on the first message alone")
         large = _is_large(spec)
         if large:
@@ -190,7 +160,7 @@ class Intake:
         else:
             line = _checked(spec, prefix)
         with _full_is_told():
-            if self._count == 0:
+            if self.count == 0:
                 options = options or BatchOptions()
                 check_options(options, prefix=prefix)
                 self._digest.add_options(options)
@@ -199,7 +169,7 @@ class Intake:
                 await self._acceptor.slices.in_thread(partial(self._add, line))
             else:
                 self._add(line)
-        self._count += 1
+        self.count += 1
 
     def _begin(self, options: BatchOptions) -> None:
         raise NotImplementedError
@@ -258,11 +228,15 @@ class _NewIntake(Intake):
         self._user = user
         self._now_ns = now_ns
         acceptor.admit()
-        self._room = acceptor.check_room(user)
+        acceptor.ledger.check()
+        self._room = acceptor.quotas.check_room(user)  # for so many jobs from `_since` on
+        self._since = 0
         self._folder = acceptor.layout.active(correlation_id)
+        self._has_folder = False
         self._writer: BatchWriter | None = None
         self._header: BatchHeader | None = None
         acceptor.under_way.add(correlation_id)
+        acceptor.quotas.begin(user, self)
 
     def _begin(self, options: BatchOptions) -> None:
         self._header = BatchHeader(
@@ -274,19 +248,29 @@ class _NewIntake(Intake):
             fail_fast=options.fail_fast,
             labels=options.labels,
         )
-        os.mkdir(self._folder, mode=0o700)
+        self._writer = BatchWriter(self._header, self._digest, disk=self._acceptor.ledger.disk, create=self._create)
+
+    def _create(self) -> int:
+        """The file of a batch that is too large for the commit log."""
+        disk = self._acceptor.ledger.disk
         try:
-            self._writer = BatchWriter(f"{self._folder}/{BATCH}", self._header, self._digest)
-        except OSError:
+            disk.make_folder(self._folder)
+        except FileExistsError:
+            # Of one that never was, for there is no such batch, and nobody else is submitting it.
             self._acceptor.layout.discard(self._folder)
-            raise
+            disk.make_folder(self._folder)
+        self._has_folder = True
+        return disk.create(f"{self._folder}/{BATCH}")
 
     def _add(self, line: bytes) -> None:
         limit = self._acceptor.limits.batch_jobs
-        if self._count >= limit:
-            raise self._acceptor.exhausted(self._user, f"{limit} jobs in one batch")
-        if self._count >= self._room:
-            raise self._acceptor.exhausted(self._user, f"{self._acceptor.limits.user_unfinished_jobs} unfinished jobs")
+        if self.count >= limit:
+            raise exhausted(self._user, f"{limit} jobs in one batch")
+        if self.count - self._since >= min(self._room, _ROOM_JOBS):
+            self._room, self._since = self._acceptor.quotas.jobs_left(self._user), self.count
+            if self._room <= 0:
+                most = self._acceptor.limits.user_unfinished_jobs
+                raise exhausted(self._user, f"{most} unfinished jobs")
         assert self._writer is not None  # noqa: S101  (_begin made it with the first job)
         self._writer.add(line)
 
@@ -294,12 +278,42 @@ class _NewIntake(Intake):
         if self._writer is None or self._header is None:
             raise invalid("jobs", "is empty: a batch has at least one job")
         self._acceptor.admit()  # again: a batch of many jobs is long on its way
-        writer, folder = self._writer, self._folder
+        if self._acceptor.quotas.jobs_left(self._user) < 0:
+            most = self._acceptor.limits.user_unfinished_jobs
+            raise exhausted(self._user, f"{most} unfinished jobs")
+        writer, ledger = self._writer, self._acceptor.ledger
+        content = writer.finish()
+        if not content:
+            await self._sync(writer)
+        batch = ActiveBatch(
+            folder=self._folder,
+            header=self._header,
+            state=Batch(job_count=self.count, parallelism=self._header.parallelism, fail_fast=self._header.fail_fast),
+            reader=BatchReader(self._folder, writer.offsets, content=content),
+        )
+        durable: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
+        ledger.accept(batch, content, durable.set_result)
+        self._has_folder = False  # the ledger's
+        try:
+            error = await asyncio.shield(durable)
+        except asyncio.CancelledError:
+            # Nobody learns of it, so it never was: none of its jobs was started.
+            if await durable is None:
+                ledger.forget(batch, lambda _: None)
+            raise
+        if error is not None:
+            raise unavailable(error)
+        self._leave()
+        self._acceptor.observer.batch_accepted(self._header, self.count, self._now_ns, self._acceptor.clock_ns())
+        self._acceptor.accepted(batch)
+        return Accepted(self.correlation_id, False, self._now_ns, self.count)
+
+    async def _sync(self, writer: BatchWriter) -> None:
+        disk, folder = self._acceptor.ledger.disk, self._folder
 
         def sync() -> None:
-            writer.finish()
-            writer.sync()
-            sync_folder(folder)
+            disk.sync(writer.descriptor)
+            disk.sync_folder(folder)
 
         durable = self._acceptor.syncer.run(sync)
         try:
@@ -310,37 +324,27 @@ class _NewIntake(Intake):
             # The descriptor must not be closed, and perhaps used anew, under the thread that syncs it.
             await asyncio.wait([durable])
             raise
-        batch = ActiveBatch(
-            folder=folder,
-            header=self._header,
-            job_count=self._count,
-            offsets=writer.offsets,
-            syncer=self._acceptor.syncer,
-            boot=self._acceptor.boot,
-        )
-        writer.close()
-        self._writer = None
-        self._acceptor.under_way.discard(self.correlation_id)
-        self._acceptor.batches.active[self.correlation_id] = batch
-        self._acceptor.observer.batch_accepted(self._header, self._count, self._now_ns, self._acceptor.clock_ns())
-        self._acceptor.accepted(batch)
-        return Accepted(self.correlation_id, False, self._now_ns, self._count)
 
     def abort(self) -> None:
+        self._leave()
+        if self._has_folder:
+            self._has_folder = False
+            self._acceptor.layout.discard(self._folder)
+
+    def _leave(self) -> None:
         self._acceptor.under_way.discard(self.correlation_id)
+        self._acceptor.quotas.end(self._user, self)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-            self._acceptor.layout.discard(self._folder)
 
 
 class _RepeatedIntake(Intake):
     """A batch that is there already: it is only compared."""
 
-    def __init__(self, acceptor: Acceptor, correlation_id: CorrelationId, folder: str, single: bool) -> None:
+    def __init__(self, acceptor: Acceptor, correlation_id: CorrelationId, reader: BatchReader, single: bool) -> None:
         super().__init__(acceptor, correlation_id, single)
         # At once: when the batch ends, its folder moves.
-        reader = BatchReader(folder)
         self._header, self._closing = reader.header(), reader.closing()
 
     def _begin(self, options: BatchOptions) -> None:

@@ -7,28 +7,30 @@ in the middle leaves some recorded and the others queued: whoever asked was not 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from jobworker.server.errors import UnavailableError
+from jobworker.server.core.batch import skip_end
+from jobworker.server.core.records import Skipped
+from jobworker.server.errors import ExhaustedError, UnavailableError
+from jobworker.server.model import EndReason
 from jobworker.server.scheduling.until_final import UntilFinal
-from jobworker.server.store.journal import PoisonedError
+from jobworker.server.store.ledger import unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from jobworker.server.model import EndReason
     from jobworker.server.scheduling.tasks import Tasks
     from jobworker.server.scheduling.worker import Worker
     from jobworker.server.slices import Slices
-    from jobworker.server.store.active import ActiveBatch, Skipped
+    from jobworker.server.store.active import ActiveBatch
+    from jobworker.server.store.ledger import Ledger
     from jobworker.server.telemetry.log import Log
+    from jobworker.server.telemetry.observe import Observer
 
 _RANGES_AT_ONCE = 300  # some 2 ms
 
-# The task that skips what is left; its result is what it failed with.
-Rest = asyncio.Task[UnavailableError | None]
 # Which jobs of a batch are meant: a byte of 1 for each of them, or (None) all.
 Wanted = bytes | bytearray | None
 
@@ -39,39 +41,44 @@ class Canceller:
     def __init__(
         self,
         *,
+        ledger: Ledger,
         slices: Slices,
         tasks: Tasks,
         clock_ns: Callable[[], int],
-        skipped: Callable[[ActiveBatch], Skipped],
-        refresh: Callable[[ActiveBatch], object],
+        observer: Observer,
         again: Callable[[ActiveBatch], object],
         log: Log,
     ) -> None:
-        """
-        Args:
-            skipped: gives who is told what of a batch is skipped and durable.
-            refresh: told of a batch that has other jobs to start than before, or none.
-            again: told of one whose jobs may start again.
-        """
+        """`again` is told of a batch that has other jobs to start than before, or none, or whose jobs may start
+        again."""
+        self._ledger = ledger
         self._slices = slices
         self._tasks = tasks
         self._clock_ns = clock_ns
-        self._skipped = skipped
-        self._refresh = refresh
+        self._observer = observer
         self._again = again
         self._log = log
         self._worker: Worker | None = None
-        self.stopping: dict[str, float | None] = {}  # running jobs that are to end: id -> grace
+        self._stopping: dict[str, tuple[float | None, bool]] = {}  # jobs that are to end: id -> grace, interrupt
 
     def use(self, worker: Worker) -> None:
         """Who runs the jobs."""
         self._worker = worker
 
     async def cancel(self, batch: ActiveBatch, wanted: Wanted, reason: EndReason, grace_seconds: float | None) -> None:
-        """As `begin`, and returns once all are final. Who is cancelled no longer waits; what was begun goes on."""
-        rest = self.begin(batch, wanted, reason, grace_seconds)
-        if rest is not None and (failure := await asyncio.shield(rest)) is not None:
-            raise failure
+        """Stops running jobs and skips queued ones; returns once all are final. Who is cancelled no longer waits; what
+        was begun goes on.
+
+        Raises:
+            ExhaustedError, UnavailableError: the skipped ones could not be recorded; those that run are being ended.
+        """
+        running = batch.recorded.running
+        self.stop(_ids(batch, [i for i in running if wanted is None or wanted[i]]), grace_seconds)
+        skipped = self.skip(batch, batch.recorded.queued_ranges(wanted), reason)
+        if skipped is not None:
+            failure = await asyncio.shield(skipped)
+            if failure is not None:
+                raise failure
         waiter = UntilFinal(batch, wanted)
         batch.subscribe(waiter)
         try:
@@ -79,66 +86,108 @@ class Canceller:
         finally:
             batch.unsubscribe(waiter)
 
-    def begin(self, batch: ActiveBatch, wanted: Wanted, reason: EndReason, grace_seconds: float | None) -> Rest | None:
-        """Stops running jobs and skips queued ones; returns who does the rest, None when nothing is left to be done.
-
-        Raises:
-            UnavailableError: the skipped ones could not be recorded; those that run are being ended.
-        """
-        running = [f"{batch.header.correlation_id}/{i}" for i in batch.running if wanted is None or wanted[i]]
-        self.stop(running, grace_seconds)
-        return self.skip(batch, batch.queued_ranges(wanted), reason)
+    def fail_fast(self, batch: ActiveBatch) -> None:
+        """Ends what is not final of a batch in which a job failed. Called again until nothing is left: what could not
+        be recorded is tried then."""
+        fresh = [job_id for job_id in _ids(batch, list(batch.recorded.running)) if job_id not in self._stopping]
+        self.stop(fresh, None)
+        if batch.recorded.queued_count and self._ledger.problem is None:
+            self.skip(batch, batch.recorded.queued_ranges(None), EndReason.FAIL_FAST)
 
     def stop(self, job_ids: Iterable[str], grace_seconds: float | None, *, interrupt: bool = False) -> None:
         """Ends running jobs; as interrupted, or as cancelled."""
         running = list(job_ids)
-        self.stopping.update(dict.fromkeys(running, grace_seconds))
+        self._stopping.update(dict.fromkeys(running, (grace_seconds, interrupt)))
         if running and self._worker is not None:
             self._worker.stop(running, grace_seconds, interrupt=interrupt)
 
+    def ended(self, job_ids: Iterable[str]) -> None:
+        """These are final, and that is durable."""
+        for job_id in job_ids:
+            self._stopping.pop(job_id, None)
+
     def stop_again(self) -> None:
         """An executor attached, and may not have heard it."""
-        graces: dict[float | None, list[str]] = {}
-        for job_id, grace_seconds in self.stopping.items():
-            graces.setdefault(grace_seconds, []).append(job_id)
-        for grace_seconds, job_ids in graces.items():
-            self.stop(job_ids, grace_seconds)
+        alike: dict[tuple[float | None, bool], list[str]] = {}
+        for job_id, how in self._stopping.items():
+            alike.setdefault(how, []).append(job_id)
+        for (grace_seconds, interrupt), job_ids in alike.items():
+            self.stop(job_ids, grace_seconds, interrupt=interrupt)
 
-    def skip(self, batch: ActiveBatch, ranges: Iterator[tuple[int, int]], reason: EndReason) -> Rest | None:
-        """Skips what is queued of the ranges; see `begin`."""
+    def skip(
+        self, batch: ActiveBatch, ranges: Iterator[tuple[int, int]], reason: EndReason
+    ) -> asyncio.Future[ExhaustedError | UnavailableError | None] | None:
+        """Skips what is still queued of the ranges, ascending. Returns None when nothing was, else what comes to an end
+        when all of it is durable, or tells what failed."""
         some = list(islice(ranges, _RANGES_AT_ONCE))
         try:
-            self._skip(batch, some, reason)
-            if len(some) < _RANGES_AT_ONCE:
-                return None
-            batch.cancels += 1
-        finally:
-            self._refresh(batch)
-        return self._tasks.start(self._skip_rest(batch, ranges, reason))
+            first = self._skip(batch, some, reason)
+        except (ExhaustedError, UnavailableError) as e:
+            failed: asyncio.Future[ExhaustedError | UnavailableError | None]
+            failed = asyncio.get_running_loop().create_future()
+            failed.set_result(e)
+            return failed
+        if len(some) < _RANGES_AT_ONCE:
+            return first
+        batch.cancels += 1
+        self._again(batch)
+        return self._tasks.start(self._skip_rest(batch, first, ranges, reason))
 
-    def skip_if_stopping(self, batch: ActiveBatch, index: int, job_id: str, reason: EndReason) -> None:
-        """A job that was ordered is queued again; one that was to end is skipped."""
-        if job_id in self.stopping:
-            del self.stopping[job_id]
-            with contextlib.suppress(UnavailableError):  # told in the log
+    def skip_if_stopping(self, batch: ActiveBatch, indexes: Sequence[int], reason: EndReason) -> None:
+        """Jobs that were ordered are queued again; those that were to end are skipped."""
+        for index, job_id in zip(indexes, _ids(batch, indexes), strict=True):
+            if self._stopping.pop(job_id, None) is not None:
                 self.skip(batch, iter([(index, index + 1)]), reason)
 
-    def _skip(self, batch: ActiveBatch, ranges: list[tuple[int, int]], reason: EndReason) -> None:
-        try:
-            batch.skip(ranges, reason, self._clock_ns(), self._skipped(batch))
-        except (OSError, PoisonedError) as e:
-            self._log.error("jobs were not skipped", correlation_id=batch.header.correlation_id, problem=str(e))
-            raise UnavailableError("the cancellation cannot be recorded now", retry_after_seconds=5) from e
+    def _skip(
+        self, batch: ActiveBatch, ranges: list[tuple[int, int]], reason: EndReason
+    ) -> asyncio.Future[ExhaustedError | UnavailableError | None] | None:
+        at = self._clock_ns()
+        records = [
+            Skipped(begin, stop, reason, at) for some in ranges for begin, stop in batch.recorded.still_queued(*some)
+        ]
+        durable: asyncio.Future[ExhaustedError | UnavailableError | None]
+        durable = asyncio.get_running_loop().create_future()
+        if not self._ledger.record(batch, records, partial(self._skipped, batch, records, durable)):
+            return None
+        self._again(batch)
+        return durable
+
+    def _skipped(
+        self,
+        batch: ActiveBatch,
+        records: list[Skipped],
+        durable: asyncio.Future[ExhaustedError | UnavailableError | None],
+        error: OSError | None,
+    ) -> None:
+        if error is not None:
+            self._log.error("jobs were not skipped", correlation_id=batch.header.correlation_id, problem=str(error))
+        else:
+            self._observer.jobs_skipped(batch.header, [(r.begin, r.stop) for r in records], skip_end(records[0]))
+        if not durable.done():
+            durable.set_result(None if error is None else unavailable(error))
 
     async def _skip_rest(
-        self, batch: ActiveBatch, ranges: Iterator[tuple[int, int]], reason: EndReason
-    ) -> UnavailableError | None:
+        self,
+        batch: ActiveBatch,
+        first: asyncio.Future[ExhaustedError | UnavailableError | None] | None,
+        ranges: Iterator[tuple[int, int]],
+        reason: EndReason,
+    ) -> ExhaustedError | UnavailableError | None:
+        parts = [first]
         try:
             async for some in self._slices.each(iter(lambda: list(islice(ranges, _RANGES_AT_ONCE)), [])):
-                self._skip(batch, some, reason)
-        except UnavailableError as e:
+                parts.append(self._skip(batch, some, reason))  # noqa: PERF401  (those before one that fails are kept)
+            for part in parts:
+                if part is not None and (failure := await part) is not None:
+                    return failure
+        except (ExhaustedError, UnavailableError) as e:
             return e
         finally:
             batch.cancels -= 1
             self._again(batch)
         return None
+
+
+def _ids(batch: ActiveBatch, indexes: Sequence[int]) -> list[str]:
+    return [f"{batch.header.correlation_id}/{index}" for index in indexes]

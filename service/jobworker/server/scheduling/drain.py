@@ -229,6 +229,11 @@ class Drain:
             self._log.error("jobs did not end in time", running=self._work.running)
         return cut
 
+    def again(self) -> None:
+        """What could not be recorded can be again."""
+        if self._stop is not None:
+            self._apply(self._stop)
+
     def close(self) -> None:
         """Ends the timer."""
         if self._timer is not None:
@@ -255,11 +260,7 @@ class Drain:
     def _skip_next(self) -> None:
         """One batch in a turn of the loop: there may be thousands, and others want answers meanwhile."""
         batch = self._to_skip.popleft()
-        try:
-            self._work.skip_queued(batch)
-        except UnavailableError as e:
-            # Skipped when the service is told to stop again, or when it is restarted.
-            self._log.error("jobs stay queued", correlation_id=batch.header.correlation_id, problem=str(e))
+        self._work.skip_queued(batch)  # what cannot be recorded is skipped when it can be again
         if self._to_skip:
             asyncio.get_running_loop().call_soon(self._skip_next)
 

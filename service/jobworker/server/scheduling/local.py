@@ -10,12 +10,12 @@ import asyncio
 import os
 import socket
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from jobworker.executor import protocol
-from jobworker.server.model import EndReason, JobEnd, JobState, Usage
-from jobworker.server.scheduling.worker import Attached, Listener, Order
+from jobworker.server.model import JobEnd
+from jobworker.server.scheduling import translate
+from jobworker.server.scheduling.worker import Attached, Listener, Order, Short
 from jobworker.server.slices import one_slice
 from jobworker.server.telemetry.log import Log
 
@@ -24,28 +24,6 @@ _MESSAGES_AT_ONCE = 32
 _IDS_AT_ONCE = 1000
 # Ends are gathered for so long before they are acknowledged together.
 _ACK_SECONDS = 0.02
-
-_ENDS: dict[str, tuple[JobState, EndReason]] = {
-    protocol.EXITED: (JobState.FAILED, EndReason.EXITED),
-    protocol.SIGNALLED: (JobState.FAILED, EndReason.SIGNALLED),
-    protocol.SPAWN_FAILED: (JobState.FAILED, EndReason.SPAWN_FAILED),
-    protocol.TIMEOUT: (JobState.TIMED_OUT, EndReason.TIMEOUT),
-    protocol.CANCELLED: (JobState.CANCELLED, EndReason.CANCELLED),
-    protocol.LOG_LIMIT: (JobState.FAILED, EndReason.LOG_LIMIT),
-    protocol.MEMORY: (JobState.FAILED, EndReason.MEMORY),
-    protocol.INTERRUPTED: (JobState.FAILED, EndReason.INTERRUPTED),
-    protocol.DISK_FULL: (JobState.FAILED, EndReason.DISK_FULL),
-    protocol.PROCESSES: (JobState.FAILED, EndReason.PROCESSES),
-}
-_UNKNOWN_END = (JobState.FAILED, EndReason.SIGNALLED)
-
-
-@dataclass(frozen=True, slots=True)
-class Short:
-    """What an executor is short of, "processes" say; its orders wait for it."""
-
-    what: str
-    since: int  # Unix nanoseconds
 
 
 class LocalWorker:
@@ -97,6 +75,7 @@ class LocalWorker:
         loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self._socket = self._connection = None
+        self._waiting = False  # for room in a socket that is gone
         self.gone.set()
         self._detach()
 
@@ -109,7 +88,7 @@ class LocalWorker:
             if len(fds) + 3 > protocol.DESCRIPTORS:
                 self._send({"m": "start", "epoch": self.epoch, "orders": message}, fds)
                 message, fds = [], []
-            message.append(_order(order))
+            message.append(translate.order(order))
             if order.stdin is not None:
                 fds.append(order.stdin)
             fds += order.logs
@@ -127,6 +106,10 @@ class LocalWorker:
         if not self._acks:
             asyncio.get_running_loop().call_later(_ACK_SECONDS, self._send_acks)
         self._acks += ids
+
+    def tell_again(self) -> None:
+        if self._live:
+            self._attach()
 
     def over(self, correlation_id: str) -> None:
         if self._live and self._keeps_work:
@@ -237,7 +220,7 @@ class LocalWorker:
         elif kind == "started":
             self._listener.started([(j["id"], j["started"]) for j in message["jobs"]])
         elif kind == "ended":
-            self._listener.ended([(e["id"], _end(e)) for e in message["jobs"]])
+            self._listener.ended([(e["id"], translate.end(e)) for e in message["jobs"]])
         elif kind == "stopping":
             # It takes no more orders, and has yet to tell the ends of its jobs; or its supervisor says that it is gone.
             self._log.info("the executor stops")
@@ -251,7 +234,7 @@ class LocalWorker:
     def _take_snapshot(self, part: protocol.Message) -> None:
         self._waiting_ids.update(part.get("waiting", ()))
         self._running.update({j["id"]: j["started"] for j in part["running"]})
-        self._ended.update({e["id"]: _end(e) for e in part["ended"]})
+        self._ended.update({e["id"]: translate.end(e) for e in part["ended"]})
         if part["last"]:
             self._attached()
 
@@ -329,68 +312,3 @@ class LocalWorker:
     def _lost_connection(self, why: str) -> None:
         self._log.error("the connection to the executor ended", problem=why)
         self.close()
-
-
-def _order(order: Order) -> protocol.Order:
-    spec = order.spec
-    limits: protocol.OrderLimits = {}
-    if (memory := spec.limits.memory_bytes) is not None:
-        limits["memory_bytes"] = memory
-    if (cpu := spec.limits.cpu_seconds) is not None:
-        limits["cpu_seconds"] = cpu
-    if (files := spec.limits.open_files) is not None:
-        limits["open_files"] = files
-    if (processes := spec.limits.processes) is not None:
-        limits["processes"] = processes
-    if (size := spec.limits.file_size_bytes) is not None:
-        limits["file_size_bytes"] = size
-    return {
-        "id": order.id,
-        "slots": order.slots,
-        "argv": list(spec.argv) or ["/bin/sh", "-c", spec.command],
-        "env": order.env,
-        "cwd": spec.cwd,
-        "stdin": order.stdin is not None,
-        "logs": len(order.logs),
-        "timeout": order.timeout_seconds,
-        "grace": order.grace_seconds,
-        "linger": order.linger_seconds,
-        "log_bytes": order.log_bytes,
-        "limits": limits,
-    }
-
-
-def _end(end: dict[str, Any]) -> JobEnd:
-    state, reason = _ENDS.get(end["reason"], _UNKNOWN_END)
-    if reason is EndReason.EXITED and end["code"] == 0:
-        state = JobState.SUCCEEDED
-    elif reason is EndReason.CANCELLED and end["started"] is None:
-        state = JobState.SKIPPED
-    u = end["usage"]
-    detail = end["detail"]
-    if end["lost"]:
-        detail = f"{detail}; {end['lost']} bytes of output were lost".lstrip("; ")
-    return JobEnd(
-        state=state,
-        reason=reason,
-        detail=detail,
-        exit_code=end["code"],
-        signal=end["signal"],
-        waited=end["code"] is not None or end["signal"] is not None,
-        started_at=end["started"],
-        ended_at=end["ended"],
-        usage=u
-        and Usage(
-            user_us=u["user_us"],
-            system_us=u["system_us"],
-            peak_memory_bytes=u["peak_memory_bytes"],
-            read_bytes=u["read_bytes"],
-            written_bytes=u["written_bytes"],
-            voluntary_switches=u["voluntary"],
-            involuntary_switches=u["involuntary"],
-        ),
-        log_bytes=tuple(end["logs"]),
-        spawn_us=end.get("spawn_us"),  # the executor of the release before says neither this nor `over`
-        lost_bytes=end["lost"],
-        over_bytes=end.get("over", 0),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from jobworker.server.errors import DamagedError
 from jobworker.server.model import EndReason, JobEnd, JobState
@@ -16,28 +16,26 @@ _JOBS_AT_ONCE = 20  # each reads a line, and asks how long a file is
 
 
 async def lose(
-    job_ids: list[str],
+    jobs: list[tuple[ActiveBatch, int, str]],
     *,
-    orders: Mapping[str, tuple[ActiveBatch, int]],
     record: Callable[[ActiveBatch, list[tuple[int, JobEnd]]], object],
     slices: Slices,
     clock_ns: Callable[[], int],
     log: Log,
 ) -> None:
-    """Records jobs as lost with their executor, as far as they are still among the orders."""
+    """Records jobs as lost with the executor of their epoch, as far as they are still with it."""
     counts: Counter[ActiveBatch] = Counter()
-    async for begin in slices.each(range(0, len(job_ids), _JOBS_AT_ONCE)):
+    async for begin in slices.each(range(0, len(jobs), _JOBS_AT_ONCE)):
         lost: defaultdict[ActiveBatch, list[tuple[int, JobEnd]]] = defaultdict(list)
-        for job_id in job_ids[begin : begin + _JOBS_AT_ONCE]:
-            if (order := orders.get(job_id)) is not None:
-                batch, index = order
+        for batch, index, epoch in jobs[begin : begin + _JOBS_AT_ONCE]:
+            if batch.recorded.running.get(index) == epoch:
                 end = lost_end(batch, index, reason=EndReason.EXECUTOR_LOST, at=clock_ns())
                 lost[batch].append((index, end))
         for batch, ends in lost.items():
             record(batch, ends)
             counts[batch] += len(ends)
-    async for batch, jobs in slices.each(counts.items()):
-        log.warning("jobs lost with their executor", correlation_id=batch.header.correlation_id, jobs=jobs)
+    async for batch, count in slices.each(counts.items()):
+        log.warning("jobs lost with their executor", correlation_id=batch.header.correlation_id, jobs=count)
 
 
 def lost_end(batch: ActiveBatch, index: int, *, reason: EndReason, at: int) -> JobEnd:
@@ -54,7 +52,7 @@ def lost_end(batch: ActiveBatch, index: int, *, reason: EndReason, at: int) -> J
     return JobEnd(
         state=JobState.LOST,
         reason=reason,
-        started_at=batch.started_of(index),
+        started_at=batch.recorded.started.get(index),
         ended_at=at,
         log_bytes=tuple(sizes),
     )

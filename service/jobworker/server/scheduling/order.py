@@ -35,11 +35,12 @@ class CannotOrderError(Exception):
         self.logs = logs
 
 
-def make_order(batch: ActiveBatch, index: int, job_id: str, settings: RunSettings) -> Order:
-    """Reads the job and opens its files.
+def make_order(batch: ActiveBatch, index: int, settings: RunSettings) -> Order:
+    """Reads the job and opens its files. Blocks; any thread.
 
     Raises:
-        CannotOrderError: either is not possible; nothing stays open.
+        CannotOrderError: it can never be started; nothing stays open.
+        OSError: it cannot be now: the service is short of something; nothing stays open.
     """
     try:
         spec = batch.reader.spec(index)
@@ -54,10 +55,13 @@ def make_order(batch: ActiveBatch, index: int, job_id: str, settings: RunSetting
     except OSError as e:
         for fd in opened:
             os.close(fd)
-        detail = f"its files cannot be opened: {e.strerror}"
-        raise CannotOrderError(detail, reason=EndReason.SPAWN_FAILED, logs=len(streams)) from e
+        if isinstance(e, FileExistsError):
+            detail = "its log is there already, and not empty"
+            raise CannotOrderError(detail, reason=EndReason.DAMAGED, logs=len(streams)) from e
+        raise
     return Order(
-        id=job_id,
+        id=f"{batch.header.correlation_id}/{index}",
+        index=index,
         slots=batch.header.parallelism,
         spec=spec,
         env={**_marks(batch.header.correlation_id, index, settings), **spec.env},

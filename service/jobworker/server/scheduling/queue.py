@@ -15,12 +15,18 @@ class Turns:
 
     def refresh(self, batch: ActiveBatch) -> None:
         """Takes a batch in, or out, as it is now. A batch that was out goes behind its user's others."""
+        if not batch.startable:
+            self.take_out(batch)
+            return
         batches = self._users.get(batch.header.user)
-        if batch.startable:
-            if batches is None:
-                batches = self._users[batch.header.user] = OrderedDict()
-            batches.setdefault(batch.header.correlation_id, batch)
-        elif batches is not None:
+        if batches is None:
+            batches = self._users[batch.header.user] = OrderedDict()
+        batches.setdefault(batch.header.correlation_id, batch)
+
+    def take_out(self, batch: ActiveBatch) -> None:
+        """It has no more to start, until it is refreshed."""
+        batches = self._users.get(batch.header.user)
+        if batches is not None:
             batches.pop(batch.header.correlation_id, None)
             if not batches:
                 del self._users[batch.header.user]

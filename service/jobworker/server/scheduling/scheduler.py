@@ -1,32 +1,34 @@
-"""Decides which job starts when, and turns what the worker tells into the record. Woken by events alone: a batch came,
-a mark is durable, a job started or ended, an executor attached.
+"""Decides which job starts when, and turns what the worker tells into records. Woken by events alone: a batch came, a
+record is durable, a job started or ended, an executor attached.
 
-Order of deeds, which the promises rest on: the intent is written before the order is sent; an end is written before it
-is acknowledged, and durable before it is shown. Knows no sockets.
+Every effect comes after the commit of its record (store/ledger.py): an order is sent when it is durable, with the
+executor's epoch; an end is acknowledged and shown when it is. Knows no sockets and no files.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from jobworker.server.errors import UnavailableError
-from jobworker.server.model import BatchView, EndReason, JobEnd, JobState
+from jobworker.server.core.records import Ended, Returned, Started
+from jobworker.server.errors import ExhaustedError, UnavailableError
+from jobworker.server.ids import CorrelationId
+from jobworker.server.model import BatchView, EndReason, JobEnd
 from jobworker.server.scheduling.cancel import Canceller, Wanted
+from jobworker.server.scheduling.launch import Launcher
 from jobworker.server.scheduling.lost import lose, lost_end
-from jobworker.server.scheduling.order import CannotOrderError, RunSettings, close_files, make_order
-from jobworker.server.scheduling.orders import Orders
+from jobworker.server.scheduling.order import RunSettings
 from jobworker.server.scheduling.queue import Turns
 from jobworker.server.scheduling.tasks import Tasks
-from jobworker.server.scheduling.worker import Attached, Order, Worker
+from jobworker.server.scheduling.worker import Attached, Worker
 from jobworker.server.slices import Slices, one_slice
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.batches import Batches
-from jobworker.server.store.journal import PoisonedError
-from jobworker.server.store.layout import Layout
+from jobworker.server.store.ledger import Ledger
 from jobworker.server.store.recovery import Recovered
 from jobworker.server.telemetry.log import Log
 from jobworker.server.telemetry.observe import Observer
@@ -34,7 +36,6 @@ from jobworker.server.telemetry.observe import Observer
 # One message carries at most 250 descriptors, and a job brings up to three.
 _ORDERS_AT_ONCE = 64
 _RETRY_SECONDS = 1.0
-_FAILED = frozenset((JobState.FAILED, JobState.TIMED_OUT, JobState.LOST))
 
 
 class Scheduler:
@@ -44,7 +45,7 @@ class Scheduler:
         self,
         *,
         batches: Batches,
-        layout: Layout,
+        ledger: Ledger,
         settings: RunSettings,
         clock_ns: Callable[[], int],
         log: Log,
@@ -52,7 +53,7 @@ class Scheduler:
         slices: Slices,
     ) -> None:
         self._batches = batches
-        self._layout = layout
+        self._ledger = ledger
         self._settings = settings
         self._clock_ns = clock_ns
         self._log = log
@@ -60,23 +61,27 @@ class Scheduler:
         self._slices = slices
         self._tasks = Tasks()
         self.close = self._tasks.close
+        self.idle = ledger.idle  # until no job runs
+        self.resumed: Callable[[], object] = lambda: None  # told that what could not be recorded can be again
+        ledger.resumed = self._resumed
+        ledger.completed = self._completed
+        ledger.files.finished = self._finished
         self._turns = Turns()
+        self._launcher = Launcher(
+            ledger=ledger, observer=observer, clock_ns=clock_ns, log=log, failed=self._not_launched
+        )
         self._canceller = Canceller(
+            ledger=ledger,
             slices=slices,
             tasks=self._tasks,
             clock_ns=clock_ns,
-            skipped=lambda batch: partial(self._skipped, batch),
-            refresh=self._turns.refresh,
+            observer=observer,
             again=self._advance,
             log=log,
         )
-        self._stopping = self._canceller.stopping
         self._worker: Worker | None = None
-        self._orders: Orders[tuple[ActiveBatch, int]] = Orders()
-        self.idle = self._orders.idle  # until no job runs
         self._filling = False
         self._paused = False
-        self._unwritten: dict[ActiveBatch, list[tuple[int, JobEnd]]] = {}
         self.picture: Attached | None = None
 
     # -- batches come
@@ -85,23 +90,24 @@ class Scheduler:
         """The worker to give orders to."""
         self._worker = worker
         self._canceller.use(worker)
+        self._launcher.use(worker)
 
     def recover(self, found: Recovered) -> None:
         """Takes over what the server before left unfinished."""
-        for batch in found.batches:
-            self._batches.active[batch.header.correlation_id] = batch
-            self._observer.batch_recovered(batch.header, batch.job_count)
+        lost: defaultdict[ActiveBatch, list[tuple[int, JobEnd]]] = defaultdict(list)
         for batch, index in found.lost:
             end = lost_end(batch, index, reason=EndReason.MACHINE_LOST, at=self._clock_ns())
-            self._record(batch, [(index, end)])
+            lost[batch].append((index, end))
         for batch in found.batches:
-            for index in batch.running:
-                self._orders[f"{batch.header.correlation_id}/{index}"] = (batch, index)
-            self.submit(batch)
+            self._batches.add(batch)
+            self._observer.batch_recovered(batch.header, batch.job_count)
+        for batch, ends in lost.items():
+            self._record_ends(batch, ends)
+        for batch in found.batches:
             if batch.complete:
-                self._finish(batch)
-            elif batch.header.fail_fast and not batch.failed_fast and not _FAILED.isdisjoint(batch.counts()):
-                self._fail_fast(batch)  # the server before died between the two
+                self._ledger.files.write(batch)  # it was not moved yet
+            else:
+                self._advance(batch)
 
     def submit(self, batch: ActiveBatch) -> None:
         """Queues a durable batch."""
@@ -125,11 +131,26 @@ class Scheduler:
 
     def cancel_running(self, *, interrupt: bool = False) -> None:
         """Ends every running job, with the usual grace; as interrupted, or as cancelled."""
-        self._canceller.stop(self._orders, None, interrupt=interrupt)
+        for batch in self._batches.active.values():
+            self._canceller.stop(_ids(batch, batch.recorded.running), None, interrupt=interrupt)
 
     def skip_queued(self, batch: ActiveBatch) -> None:
-        """Skips the jobs of a batch that have not started. Raises UnavailableError: it could not be recorded."""
-        self._canceller.skip(batch, batch.queued_ranges(None), EndReason.CANCELLED)
+        """Skips the jobs of a batch that have not started.
+
+        Raises:
+            ExhaustedError, UnavailableError: it cannot be recorded.
+        """
+        self._canceller.skip(batch, batch.recorded.queued_ranges(None), EndReason.CANCELLED)
+
+    @property
+    def connected(self) -> bool:
+        """An executor takes orders."""
+        return self._worker is not None and self._worker.epoch is not None
+
+    @property
+    def running(self) -> int:
+        """Jobs ordered and not ended."""
+        return self._ledger.running
 
     # -- callers
 
@@ -144,27 +165,22 @@ class Scheduler:
         """An executor is there: what was ordered and is not in its picture never arrived (the same epoch), or went
         down with the executor before (another)."""
         self.picture = picture
-        lost: list[str] = []
-        for job_id, (batch, index) in list(self._orders.items()):
-            if job_id in picture.running or job_id in picture.ended or job_id in picture.waiting:
-                continue
-            if batch.running.get(index) == picture.epoch:
-                del self._orders[job_id]
-                batch.put_back(index)
-                self._canceller.skip_if_stopping(batch, index, job_id, EndReason.CANCELLED)
-                self._advance(batch)
-            else:
-                lost.append(job_id)
+        lost: list[tuple[ActiveBatch, int, str]] = []
+        for batch in list(self._batches.active.values()):
+            returned = []
+            for index, epoch in batch.recorded.running.items():
+                job_id = f"{batch.header.correlation_id}/{index}"
+                if job_id in picture.running or job_id in picture.ended or job_id in picture.waiting:
+                    continue
+                if epoch != picture.epoch:
+                    lost.append((batch, index, epoch))
+                elif job_id not in self._launcher.under_way:
+                    returned.append(index)
+            if returned:
+                self._return(batch, returned)
         if lost:
             self._tasks.start(
-                lose(
-                    lost,
-                    orders=self._orders,
-                    record=self._record,
-                    slices=self._slices,
-                    clock_ns=self._clock_ns,
-                    log=self._log,
-                )
+                lose(lost, record=self._record_ends, slices=self._slices, clock_ns=self._clock_ns, log=self._log)
             )
         self.started(list(picture.running.items()))
         self.ended(list(picture.ended.items()))
@@ -174,75 +190,64 @@ class Scheduler:
         self._wake()
 
     def started(self, jobs: list[tuple[str, int]]) -> None:
+        known: defaultdict[ActiveBatch, list[Started]] = defaultdict(list)
         for job_id, at in jobs:
-            found = self._orders.get(job_id)
-            if found is not None:
-                batch, index = found
-                try:
-                    if batch.start(index, at):
-                        self._observer.jobs_started(batch.header, (index,))
-                except (OSError, PoisonedError) as e:
-                    # Its end, which tells its start as well, will be recorded or retried.
-                    self._log.error(
-                        "a start was not recorded",
-                        correlation_id=batch.header.correlation_id,
-                        job_index=index,
-                        problem=str(e),
-                    )
+            if (found := self._find(job_id)) is not None and found[1] not in found[0].recorded.started:
+                known[found[0]].append(Started(found[1], at))
+        for batch, records in known.items():
+            # What cannot be recorded the end tells as well, and so does the next picture.
+            with contextlib.suppress(ExhaustedError, UnavailableError):
+                self._ledger.record(batch, records, partial(self._starts_durable, batch, records))
+
+    def _starts_durable(self, batch: ActiveBatch, records: list[Started], error: OSError | None) -> None:
+        if error is None:
+            self._observer.jobs_started(batch.header, [record.job for record in records])
 
     def ended(self, jobs: list[tuple[str, JobEnd]]) -> None:
-        known: dict[ActiveBatch, list[tuple[int, JobEnd]]] = {}
-        settled = []
+        known: defaultdict[ActiveBatch, list[tuple[int, JobEnd]]] = defaultdict(list)
+        returned: defaultdict[ActiveBatch, list[int]] = defaultdict(list)
+        durable = []
         for job_id, end in jobs:
-            found = self._orders.get(job_id)
+            found = self._find(job_id)
             if found is None:
-                settled.append(job_id)  # recorded by a server before, and its acknowledgement lost
+                if not self._is_open(job_id):
+                    durable.append(job_id)  # recorded by a server before, and its acknowledgement lost
                 continue
             batch, index = found
             if end.reason is EndReason.INTERRUPTED and end.started_at is None:
-                self._take_back(batch, index, job_id)
-                continue
-            by_batch = batch.failed_fast and end.reason is EndReason.CANCELLED
-            known.setdefault(batch, []).append((index, replace(end, reason=EndReason.FAIL_FAST) if by_batch else end))
+                returned[batch].append(index)
+            elif end.reason is EndReason.CANCELLED and batch.recorded.fails_fast:
+                known[batch].append((index, replace(end, reason=EndReason.FAIL_FAST)))
+            else:
+                known[batch].append((index, end))
         for batch, ends in known.items():
-            self._record(batch, ends)
-        if settled and self._worker is not None:
-            self._worker.acknowledge(settled)
+            self._record_ends(batch, ends)
+        for batch, indexes in returned.items():
+            self._return(batch, indexes)
+        self._acknowledge(durable)
 
-    def _take_back(self, batch: ActiveBatch, index: int, job_id: str) -> None:
-        try:
-            batch.give_back(index)
-        except (OSError, PoisonedError) as e:
-            self._log.error(
-                "a job was not taken back", correlation_id=batch.header.correlation_id, job_index=index, problem=str(e)
-            )
-            return
-        del self._orders[job_id]
-        if self._worker is not None:
-            self._worker.acknowledge([job_id])
-        self._canceller.skip_if_stopping(batch, index, job_id, EndReason.CANCELLED)
-        self._advance(batch)
+    def _find(self, job_id: str) -> tuple[ActiveBatch, int] | None:
+        """The batch and index of a job that is recorded as ordered and not as ended."""
+        correlation_id, _, number = job_id.partition("/")
+        batch = self._batches.active.get(CorrelationId(correlation_id))
+        if batch is None or not number.isdigit() or int(number) not in batch.recorded.running:
+            return None
+        return batch, int(number)
+
+    def _is_open(self, job_id: str) -> bool:
+        """Its end is recorded, perhaps, and not durable."""
+        correlation_id, _, number = job_id.partition("/")
+        batch = self._batches.active.get(CorrelationId(correlation_id))
+        return batch is not None and number.isdigit() and not batch.job_state(int(number)).final
 
     # -- starting
 
     def _advance(self, batch: ActiveBatch) -> None:
         """Does for a batch what can be done now, and has the free places filled."""
-        if batch.header.correlation_id not in self._batches.active:
-            return
-        self._move_mark(batch)
+        if batch.recorded.fails_fast and batch.recorded.open_count and not batch.cancels:
+            self._canceller.fail_fast(batch)
         self._turns.refresh(batch)
         self._wake()
-
-    def _move_mark(self, batch: ActiveBatch) -> None:
-        try:
-            batch.move_mark(partial(self._advance, batch))
-        except (OSError, PoisonedError) as e:
-            self._log.error("a batch waits", correlation_id=batch.header.correlation_id, problem=str(e))
-            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._advance, batch)
-
-    def _release(self, batch: ActiveBatch) -> None:
-        batch.held = False
-        self._advance(batch)
 
     def _wake(self) -> None:
         # Once for all that happened in this turn of the loop: orders go out in one message.
@@ -253,145 +258,114 @@ class Scheduler:
     def _fill(self) -> None:
         self._filling = False
         worker = self._worker
-        if worker is None or self._paused or (epoch := worker.epoch) is None:
+        if worker is None or self._paused or (epoch := worker.epoch) is None or self._ledger.problem is not None:
             return
-        orders: list[Order] = []
-        intents: dict[ActiveBatch, list[int]] = {}
+        places = self._settings.running_jobs - self._ledger.running
+        wanted: Counter[ActiveBatch] = Counter()
         is_over = one_slice()
-        while len(self._orders) < self._settings.running_jobs:
-            if len(orders) == _ORDERS_AT_ONCE or is_over():
-                self._wake()
-                break
+        for _ in range(min(places, _ORDERS_AT_ONCE)):
             batch = self._turns.next()
-            if batch is None:
+            if batch is None or is_over():
                 break
-            index = batch.take(epoch)
-            job_id = f"{batch.header.correlation_id}/{index}"
-            self._orders[job_id] = (batch, index)
+            wanted[batch] += 1
+            if wanted[batch] >= batch.startable:
+                self._turns.take_out(batch)
+        for batch, count in wanted.items():
+            self._launch(batch, batch.recorded.next_jobs(count), epoch)
             self._turns.refresh(batch)
-            order = self._order(batch, index, job_id)
-            if order is not None:
-                orders.append(order)
-                intents.setdefault(batch, []).append(index)
-        orders = self._intend(orders, intents, epoch)
-        if orders:
-            worker.start(orders)
-        for batch in intents:
-            self._move_mark(batch)
+        if wanted and places > wanted.total():
+            self._wake()
 
-    def _intend(self, orders: list[Order], intents: dict[ActiveBatch, list[int]], epoch: str) -> list[Order]:
-        """Writes the intents; orders whose intent cannot be written are not sent, and their jobs wait."""
-        now_ns = self._clock_ns()
-        held: set[str] = set()
-        for batch, jobs in intents.items():
-            try:
-                batch.intend(jobs, epoch, now_ns)
-            except (OSError, PoisonedError) as e:
-                self._log.error("jobs wait", correlation_id=batch.header.correlation_id, problem=str(e))
-                for index in jobs:
-                    held.add(job_id := f"{batch.header.correlation_id}/{index}")
-                    del self._orders[job_id]
-                    batch.put_back(index)
-                batch.held = True
-                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._release, batch)
-            else:
-                self._observer.jobs_ordered(batch.header, jobs, now_ns)
-        for order in orders:
-            if order.id in held:
-                close_files(order)
-        return [o for o in orders if o.id not in held]
-
-    def _order(self, batch: ActiveBatch, index: int, job_id: str) -> Order | None:
-        """The order of a job; None: it cannot be made, and the job has ended."""
+    def _launch(self, batch: ActiveBatch, jobs: tuple[int, ...], epoch: str) -> None:
         try:
-            return make_order(batch, index, job_id, self._settings)
-        except CannotOrderError as e:
-            self._log.error(
-                "a job cannot be started", correlation_id=batch.header.correlation_id, job_index=index, problem=str(e)
-            )
-            now_ns = self._clock_ns()
-            end = JobEnd(
-                state=JobState.FAILED, reason=e.reason, detail=str(e), ended_at=now_ns, log_bytes=(0,) * e.logs
-            )
-            self._record(batch, [(index, end)])
-            return None
+            self._launcher.launch(batch, jobs, epoch, self._settings)
+        except (ExhaustedError, UnavailableError) as e:
+            self._log.error("jobs wait", correlation_id=batch.header.correlation_id, problem=str(e))
+
+    def _not_launched(
+        self, batch: ActiveBatch, returned: list[int], ends: list[tuple[int, JobEnd]], hold: bool
+    ) -> None:
+        """Orders that are durable were not sent: what they need is not there now, or never will be."""
+        if hold and not batch.held:
+            batch.held = True
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._release, batch)
+        if returned:
+            self._return(batch, returned)
+        if ends:
+            self._record_ends(batch, ends)
+
+    def _release(self, batch: ActiveBatch) -> None:
+        batch.held = False
+        self._advance(batch)
+
+    def _return(self, batch: ActiveBatch, indexes: Sequence[int]) -> None:
+        """Jobs that were ordered did not start: they are queued again, or skipped if they were to end."""
+        ids = list(_ids(batch, indexes))
+        try:
+            self._ledger.record(batch, [Returned(index) for index in indexes], partial(self._returned, ids))
+        except (ExhaustedError, UnavailableError) as e:
+            # The executor keeps them as ended, or they are missing in its next picture again.
+            self._log.error("jobs were not taken back", correlation_id=batch.header.correlation_id, problem=str(e))
+            return
+        self._canceller.skip_if_stopping(batch, indexes, EndReason.CANCELLED)
+        self._advance(batch)
+
+    def _returned(self, ids: list[str], error: OSError | None) -> None:
+        if error is None:
+            self._acknowledge(ids)
 
     # -- ending
 
-    def _record(self, batch: ActiveBatch, ends: list[tuple[int, JobEnd]]) -> None:
-        """Writes ends, frees their places, and acknowledges them. What cannot be written is kept, here and by the
-        executor, and tried again."""
-        untold = [i for i, end in ends if end.started_at is not None and batch.settled[i] == JobState.QUEUED]
+    def _record_ends(self, batch: ActiveBatch, ends: list[tuple[int, JobEnd]]) -> None:
+        """Records ends, frees their places, and acknowledges and shows them when they are durable. What cannot be
+        recorded the executor keeps, and tells again when it can be (`_resumed`)."""
+        untold = [i for i, end in ends if end.started_at is not None and i not in batch.recorded.started]
+        records = [Ended(index, end) for index, end in ends]
         try:
-            batch.end(ends, partial(self._shown, batch))
-        except PoisonedError as e:
-            # Nothing more can be recorded in this life of the server; the executor keeps these ends for the next.
-            self._log.error("ends cannot be recorded", correlation_id=batch.header.correlation_id, problem=str(e))
-            return
-        except OSError as e:
-            self._log.error("ends wait to be recorded", correlation_id=batch.header.correlation_id, problem=str(e))
-            if not self._unwritten:
-                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._retry)
-            self._unwritten.setdefault(batch, []).extend(ends)
+            fresh = self._ledger.record(batch, records, partial(self._ends_durable, batch, ends, untold))
+        except (ExhaustedError, UnavailableError):
+            return  # told in the log when that began
+        if fresh:
+            self._advance(batch)
+
+    def _ends_durable(
+        self, batch: ActiveBatch, ends: list[tuple[int, JobEnd]], untold: list[int], error: OSError | None
+    ) -> None:
+        if error is not None:
             return
         if untold:  # of a quick job the end alone is told
             self._observer.jobs_started(batch.header, untold)
-        ids = [f"{batch.header.correlation_id}/{index}" for index, _ in ends]
-        for job_id in ids:
-            self._orders.pop(job_id, None)
-            self._stopping.pop(job_id, None)
-        if self._worker is not None:
-            self._worker.acknowledge(ids)
-        if batch.header.fail_fast and not batch.failed_fast and any(e.state in _FAILED for _, e in ends):
-            self._fail_fast(batch)
-        self._advance(batch)
-
-    def _fail_fast(self, batch: ActiveBatch) -> None:
-        batch.failed_fast = True
-        with contextlib.suppress(UnavailableError):  # told in the log
-            self._canceller.begin(batch, None, EndReason.FAIL_FAST, None)
-
-    def _retry(self) -> None:
-        unwritten, self._unwritten = self._unwritten, {}
-        for batch, ends in unwritten.items():
-            self._record(batch, ends)
-
-    def _shown(self, batch: ActiveBatch, ends: list[tuple[int, JobEnd]]) -> None:
         self._observer.jobs_ended(batch.header, ends)
-        if batch.complete:
-            self._finish(batch)
+        ids = list(_ids(batch, [index for index, _ in ends]))
+        self._canceller.ended(ids)
+        self._acknowledge(ids)
 
-    def _skipped(self, batch: ActiveBatch, ranges: list[tuple[int, int]], end: JobEnd) -> None:
-        self._observer.jobs_skipped(batch.header, ranges, end)
-        if batch.complete:
-            self._finish(batch)
+    def _acknowledge(self, ids: list[str]) -> None:
+        if ids and self._worker is not None:
+            self._worker.acknowledge(ids)
 
-    def _finish(self, batch: ActiveBatch) -> None:
+    def _finished(self, batch: ActiveBatch) -> None:
+        """The batch lies with the finished ones."""
+        self._observer.batch_finished(batch.header, batch.job_count, batch.state, batch.started_at, batch.ended_at)
+
+    def _completed(self, batch: ActiveBatch) -> None:
+        """Every job is final."""
         header = batch.header
-        if self._batches.active.get(header.correlation_id) is not batch:
-            return
-        try:
-            batch.finish(self._layout.finished(header.user, header.correlation_id))
-        except (OSError, PoisonedError) as e:
-            self._log.error("a finished batch was not moved", correlation_id=header.correlation_id, problem=str(e))
-            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._finish, batch)
-            return
-        del self._batches.active[header.correlation_id]
         if self._worker is not None:
             self._worker.over(header.correlation_id)
-        self._turns.refresh(batch)
-        self._observer.batch_finished(header, batch.job_count, batch.state, batch.started_at, batch.ended_at)
         counts = {state.name.lower(): n for state, n in batch.counts().items()}
         self._log.info(
             "batch finished", correlation_id=header.correlation_id, user=header.user, state=batch.state.name, **counts
         )
 
-    @property
-    def connected(self) -> bool:
-        """An executor takes orders."""
-        return self._worker is not None and self._worker.epoch is not None
+    def _resumed(self) -> None:
+        """What could not be recorded can be again."""
+        if self._worker is not None:
+            self._worker.tell_again()  # the ends that it kept
+        for batch in list(self._batches.active.values()):
+            self._advance(batch)
+        self.resumed()
 
-    @property
-    def running(self) -> int:
-        """Jobs ordered and not ended."""
-        return len(self._orders)
+
+def _ids(batch: ActiveBatch, indexes: Sequence[int] | dict[int, str]) -> list[str]:
+    return [f"{batch.header.correlation_id}/{index}" for index in indexes]

@@ -12,7 +12,7 @@ class UntilFinal:
 
     def __init__(self, batch: ActiveBatch, wanted: bytes | bytearray | None) -> None:
         """`wanted`: a byte of 1 for each job to wait for; None is all."""
-        self._open = batch.unfinished(wanted)
+        self._open = batch.visible.unfinished(wanted)
         self._left = self._open.count(1)
         self._batch = batch
         self._done = asyncio.Event()

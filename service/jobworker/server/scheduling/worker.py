@@ -14,6 +14,7 @@ class Order:
     """A job to start. `logs` and `stdin` are open descriptors, which the worker closes."""
 
     id: str  # "<correlation id>/<index>"
+    index: int
     slots: int  # it waits at the worker while so many jobs of its batch run
     spec: JobSpec
     env: dict[str, str]  # the request's and the marks
@@ -23,6 +24,14 @@ class Order:
     log_bytes: int | None
     logs: list[int]
     stdin: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """What an executor is short of, "processes" say; its orders wait for it."""
+
+    what: str
+    since: int  # Unix nanoseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,10 @@ class Worker(Protocol):
 
     def acknowledge(self, ids: list[str]) -> None:
         """These ends are recorded."""
+        ...
+
+    def tell_again(self) -> None:
+        """Has the executor tell its picture again: what was not acknowledged could not be recorded, and can be now."""
         ...
 
     def over(self, correlation_id: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
@@ -30,8 +30,27 @@ class Batches:
         """`report(path, problem)` is told of files that cannot be read."""
         self._layout = layout
         self._report = report
-        self.active: dict[CorrelationId, ActiveBatch] = {}
+        self.active: dict[CorrelationId, ActiveBatch] = {}  # unfinished ones, changed by `add` and `remove` alone
+        self._users: defaultdict[str, dict[CorrelationId, ActiveBatch]] = defaultdict(dict)
         self._cache: OrderedDict[str, FinishedBatch] = OrderedDict()
+
+    def add(self, batch: ActiveBatch) -> None:
+        """An unfinished batch is there from now on."""
+        self.active[batch.header.correlation_id] = batch
+        self._users[batch.header.user][batch.header.correlation_id] = batch
+
+    def remove(self, batch: ActiveBatch) -> None:
+        """It is finished, and lies with the others; or it never was. Again is fine."""
+        self.active.pop(batch.header.correlation_id, None)
+        mine = self._users[batch.header.user]
+        mine.pop(batch.header.correlation_id, None)
+        if not mine:
+            del self._users[batch.header.user]
+
+    def unfinished(self, user: str) -> tuple[int, int]:
+        """How many unfinished batches a user has, and how many jobs of them are not final."""
+        mine = self._users.get(user, {})
+        return len(mine), sum([batch.open_count for batch in mine.values()])
 
     def find(self, correlation_id: CorrelationId, *, user: str | None) -> BatchView:
         """The batch of an id, if it is the user's; None is anyone's.

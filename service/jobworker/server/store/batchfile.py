@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
+import threading
 from array import array
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +18,14 @@ from typing import Any
 from jobworker.server.errors import DamagedError
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchHeader, BatchOptions, JobSpec, Limits, OutputMode
+from jobworker.server.store.disk import Disk
 from jobworker.server.store.layout import BATCH
 
 VERSION = 1
 _encode: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _WRITE_BYTES = 1 << 18
+# A batch that is larger is written to its own file before it is accepted; a smaller one goes through the commit log.
+SMALL_BYTES = 1 << 16
 
 
 def encode_spec(spec: JobSpec) -> bytes:
@@ -87,12 +92,16 @@ class Digest:
 
 
 class BatchWriter:
-    """Writes a new `batch.jsonl` line by line; memory stays at 8 bytes a job."""
+    """Makes a new `batch.jsonl` line by line: in memory while it is small, else in its file. Memory stays at 8 bytes a
+    job and 64 KiB."""
 
-    def __init__(self, path: str, header: BatchHeader, digest: Digest) -> None:
+    def __init__(self, header: BatchHeader, digest: Digest, *, disk: Disk, create: Callable[[], int]) -> None:
+        """`create` makes the file on the disk when it is needed, and gives its descriptor."""
         self.offsets = array("Q")
         self._digest = digest
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._disk = disk
+        self._create = create
+        self._fd = -1
         self._buffer = bytearray(
             _encode(
                 {
@@ -115,31 +124,35 @@ class BatchWriter:
         self.offsets.append(self._flushed + len(self._buffer))
         self._digest.add_job(line)
         self._buffer += line
-        if len(self._buffer) >= _WRITE_BYTES:
+        if len(self._buffer) >= (_WRITE_BYTES if self._fd >= 0 else SMALL_BYTES):
             self._flush()
 
-    def finish(self) -> None:
-        """Writes the closing line; not yet synced."""
+    def finish(self) -> bytes:
+        """Appends the closing line. Returns the whole content of a small batch, which has no file; else empty, and the
+        file is to be synced."""
         self.offsets.append(self._flushed + len(self._buffer))
         self._buffer += _encode({"end": len(self.offsets) - 1, "sha256": self._digest.hex()}).encode() + b"\n"
+        if self._fd < 0:
+            return bytes(self._buffer)
         self._flush()
+        return b""
 
-    def sync(self) -> None:
-        """Makes the contents durable. Blocks; any thread."""
-        os.fsync(self._fd)
+    @property
+    def descriptor(self) -> int:
+        """Of the file; of a batch that is not small."""
+        return self._fd
 
     def close(self) -> None:
         """Gives the descriptor back; again is fine."""
         if self._fd >= 0:
-            os.close(self._fd)
+            self._disk.close(self._fd)
             self._fd = -1
 
     def _flush(self) -> None:
-        view = memoryview(self._buffer)
-        while view:
-            done = os.write(self._fd, view)
-            self._flushed += done
-            view = view[done:]
+        if self._fd < 0:
+            self._fd = self._create()
+        self._disk.write(self._fd, self._buffer, self._flushed)
+        self._flushed += len(self._buffer)
         self._buffer = bytearray()
 
 
@@ -156,12 +169,17 @@ def last_line(path: str, begins: bytes, *, most_bytes: int) -> dict[str, Any] | 
 
 
 class BatchReader:
-    """Reads a whole `batch.jsonl`: the header at once, a job's line at a time by its index."""
+    """Reads a whole `batch.jsonl`: the header at once, a job's line at a time by its index. Once `load` was called,
+    `spec` may be by two threads at a time."""
 
-    def __init__(self, folder: str, offsets: array[int] | None = None) -> None:
+    def __init__(self, folder: str, offsets: array[int] | None = None, *, content: bytes = b"") -> None:
+        """`offsets` of the jobs' lines, where they are known; `content` of the file while it is not written."""
+        self.content = content
         self._folder = folder
         self._offsets = offsets
         self._fd = -1
+        self._closed = False
+        self._lock = threading.Lock()
 
     def moved(self, folder: str) -> None:
         """The batch's folder lies elsewhere now."""
@@ -174,8 +192,11 @@ class BatchReader:
             DamagedError: it cannot be read as one.
             OSError: the file cannot be read.
         """
-        with open(self.path, "rb") as file:
-            line = file.readline(1 << 20)
+        if self.content:
+            line = self.content[: self.content.index(b"\n")]
+        else:
+            with open(self.path, "rb") as file:
+                line = file.readline(1 << 20)
         try:
             d = json.loads(line)
             return BatchHeader(
@@ -192,7 +213,10 @@ class BatchReader:
 
     def closing(self) -> tuple[int, str] | None:
         """The count of jobs and the digest; None where the closing line is missing."""
-        d = last_line(self.path, b'{"end":', most_bytes=256)
+        if self.content:
+            d = json.loads(self.content[self.content.rindex(b'{"end":') :])
+        else:
+            d = last_line(self.path, b'{"end":', most_bytes=256)
         return None if d is None else (d["end"], d["sha256"])
 
     def load(self) -> array[int]:
@@ -208,11 +232,9 @@ class BatchReader:
             DamagedError: its line cannot be read as a job.
         """
         offsets = self.load()
-        if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        begin = offsets[index]
+        begin, stop = offsets[index], offsets[index + 1]
         try:
-            return decode_spec(os.pread(self._fd, offsets[index + 1] - begin, begin))
+            return decode_spec(self.content[begin:stop] or self._read(begin, stop - begin))
         except (ValueError, TypeError, AttributeError) as e:
             raise DamagedError(f"job {index} of the batch cannot be read", path=self.path) from e
 
@@ -222,15 +244,30 @@ class BatchReader:
         return f"{self._folder}/{BATCH}"
 
     def close(self) -> None:
-        """Gives the descriptor back; the next read opens it again."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Gives the descriptor back; later reads open the file each time."""
+        with self._lock:
+            self._closed = True
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _read(self, begin: int, length: int) -> bytes:
+        with self._lock:
+            fd = self._fd
+            if fd < 0:
+                fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                if not self._closed:
+                    self._fd = fd
+        try:
+            return os.pread(fd, length, begin)
+        finally:
+            if fd != self._fd:
+                os.close(fd)
 
     def _scan(self) -> array[int]:
         offsets = array("Q")
         at = 0
-        with open(self.path, "rb") as file:
+        with io.BytesIO(self.content) if self.content else open(self.path, "rb") as file:
             for line in file:
                 offsets.append(at)
                 at += len(line)

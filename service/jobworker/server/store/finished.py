@@ -55,6 +55,10 @@ class FinishedBatch:
         self.ended_at: int | None = final["ended"]
 
     @property
+    def is_over(self) -> bool:
+        return True
+
+    @property
     def state(self) -> BatchState:
         return batch_state(self._counts, self.job_count)
 

@@ -2,6 +2,7 @@
 
 ```
 active/<correlation id>/                                unfinished batches
+commit/<number>.log                                     the commit log's segments (frames.py)
 batches/<user>/<yyyy-mm-dd>/<hhmm>/<correlation id>/    finished ones; date and time are those in the id, in UTC
 trash/                                                  what is being removed: renamed here first, emptied at start
 damaged/                                                what could not be read, set aside for people
@@ -27,7 +28,6 @@ RESULTS = "results.jsonl"
 _SUFFIX = {LogStream.MERGED: "log", LogStream.STDOUT: "out", LogStream.STDERR: "err"}
 # A folder of 200,000 entries takes 110 ms to list; of a thousand, under one.
 SHARD_JOBS = 1000
-_MOVE_TRIES = 20
 _NAME_BYTES_MAX = 255  # NAME_MAX, limits.h: of a file's name
 
 
@@ -42,6 +42,7 @@ class Layout:
         self.data = str(data)
         self.active_root = f"{data}/active"
         self.finished_root = f"{data}/batches"
+        self.commit_root = f"{data}/commit"
         self.trash_root = f"{data}/trash"
         self.damaged_root = f"{data}/damaged"
         self.stop_file = f"{data}/stop.json"
@@ -56,7 +57,8 @@ class Layout:
         Raises:
             DataInUseError: another server has it.
         """
-        for folder in (self.data, self.active_root, self.finished_root, self.trash_root, self.damaged_root):
+        roots = (self.active_root, self.finished_root, self.commit_root, self.trash_root, self.damaged_root)
+        for folder in (self.data, *roots):
             os.makedirs(folder, mode=0o700, exist_ok=True)
         lock = os.open(f"{self.data}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -117,24 +119,6 @@ def log_name(index: int, stream: LogStream, job_count: int) -> str:
     """A log's path inside its batch's folder; large batches are spread over folders of a thousand jobs."""
     name = f"{index}.{_SUFFIX[stream]}"
     return name if job_count <= SHARD_JOBS else f"{index // SHARD_JOBS:04d}/{name}"
-
-
-def move(folder: str, place: str) -> None:
-    """Renames a folder to a place whose parents may be missing: retention removes emptied ones at any time, also
-    between our making them and the rename.
-
-    Raises:
-        OSError: it could not be moved; it is where it was.
-    """
-    for left in reversed(range(_MOVE_TRIES)):
-        try:
-            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
-            os.rename(folder, place)
-        except (FileNotFoundError, FileExistsError):
-            if not left:
-                raise
-        else:
-            return
 
 
 def sync_folder(folder: str) -> None:

@@ -1,28 +1,36 @@
-"""Reads unfinished batches back when the server starts: `data/active` alone, however many finished ones there are.
+"""Reads the service's state back when the server starts: the commit log's segments and the unfinished batches, however
+many finished ones there are. What the log says is brought into the batches' files, and the state is read from these by
+the same reducer as ever (core/batch.py). What is damaged is set aside and reported, and stops nothing else.
 
-What it cannot know it leaves open: a job that was ordered and has no end stays in `running` with the epoch it was
-ordered from, until an executor attaches and tells (scheduling/scheduler.py).
+What it cannot know it leaves open: a job that was ordered and has no end stays with the executor it was ordered from,
+until one attaches and tells (scheduling/scheduler.py).
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
-from jobworker.server.errors import DamagedError
+from jobworker.server.errors import DamagedError, InvalidRequestError
 from jobworker.server.ids import CorrelationId
-from jobworker.server.model import JobState
-from jobworker.server.store import results
+from jobworker.server.store import results, takeover
 from jobworker.server.store.active import ActiveBatch
-from jobworker.server.store.batchfile import BatchReader
-from jobworker.server.store.journal import Syncer
-from jobworker.server.store.layout import RESULTS, Layout
+from jobworker.server.store.commitlog import segments
+from jobworker.server.store.disk import Disk
+from jobworker.server.store.frames import Accept, FormatError, Gone, Lines, read_segment
+from jobworker.server.store.layout import BATCH, RESULTS, Layout
+from jobworker.server.store.replay import apply_line, read_batch
 
 # Changes at each start of the machine: proc(5), /proc/sys/kernel/random.
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_LARGE_JOBS = 1000
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+Report = Callable[[str, str], object]
 
 
 def boot_id() -> str:
@@ -36,25 +44,87 @@ class Recovered:
     """What was found."""
 
     batches: list[ActiveBatch] = field(default_factory=list)
-    # Jobs that may have run when the machine died: (batch, index).
+    segments: list[int] = field(default_factory=list)
+    # Jobs that ran, or may have, when the machine died: (batch, index).
     lost: list[tuple[ActiveBatch, int]] = field(default_factory=list)
     removed: int = 0  # never acknowledged
     set_aside: int = 0  # could not be read
 
 
-def recover(*, layout: Layout, syncer: Syncer, boot: str, report: Callable[[str, str], object]) -> Recovered:
-    """Reads every unfinished batch, oldest first. `report(path, problem)` is told of what could not be read."""
-    found = Recovered()
+@dataclass
+class _Logged:
+    """What the log's segments say of a batch."""
+
+    accept: Accept | None = None
+    pieces: list[Lines] = field(default_factory=list)
+
+
+class _Log:
+    """The segments, read."""
+
+    def __init__(self, layout: Layout, report: Report) -> None:
+        self.batches: dict[str, _Logged] = {}
+        self.numbers: list[int] = []
+        self.boot: str | None = None  # that the last segment was begun in; None: there is no segment
+        self.damaged = False
+        for number, path in segments(layout.commit_root):
+            self.numbers.append(number)
+            self._read(path, report)
+
+    def _read(self, path: str, report: Report) -> None:
+        def damaged(at: int) -> None:
+            self.damaged = True
+            report(path, f"the commit log cannot be read at byte {at}: what it said there is lost")
+
+        try:
+            head, frames = read_segment(Path(path).read_bytes(), damaged)
+        except FormatError as e:
+            raise DamagedError(f"the commit log is of a newer jobworker: {e}", path=path) from e
+        if head is None:
+            return
+        self.boot = head.boot
+        for frame in frames:
+            if isinstance(frame, Gone):
+                self.batches.pop(frame.correlation_id, None)
+                continue
+            logged = self.batches.setdefault(frame.correlation_id, _Logged())
+            if isinstance(frame, Accept):
+                logged.accept = frame
+            else:
+                logged.pieces.append(frame)
+
+
+def recover(*, layout: Layout, disk: Disk, boot: str, report: Report) -> Recovered:
+    """Brings the files up to date and reads every unfinished batch, oldest first; nothing is synced by that
+    (Ledger.begin). `report(path, problem)` is told of what could not be read.
+
+    Raises:
+        DamagedError: the commit log is of a newer version.
+        OSError: a file could not be read or written.
+    """
+    disk.make_folders(layout.commit_root)
+    log = _Log(layout, report)
+    found = Recovered(segments=log.numbers)
+    if log.boot is None:
+        _take_over(layout, boot=boot, report=report, found=found)
+    else:
+        _read_all(layout, disk, log, report=report, found=found)
+        if log.boot not in (boot, ""):
+            found.lost = [(batch, index) for batch in found.batches for index in batch.recorded.running]
+    found.batches.sort(key=lambda batch: batch.header.accepted_at)
+    return found
+
+
+def _take_over(layout: Layout, *, boot: str, report: Report, found: Recovered) -> None:
+    """From the version before the commit log, or from nothing at all."""
     for name in sorted(os.listdir(layout.active_root)):
         folder = f"{layout.active_root}/{name}"
         try:
-            batch, lost = _read(folder, syncer=syncer, boot=boot, report=report)
+            batch, lost = takeover.read(folder, boot=boot, report=report)
         except FileNotFoundError:
             batch = None
-        except (DamagedError, ValueError, KeyError, TypeError, IndexError) as e:
-            place = layout.set_aside(folder)
-            report(place, f"an unfinished batch cannot be read and was set aside: {e}")
-            found.set_aside += 1
+        except (DamagedError, InvalidRequestError, ValueError, KeyError, TypeError, IndexError) as e:
+            _set_aside(layout, folder, e, report, found)
             continue
         if batch is None:
             layout.discard(folder)
@@ -62,78 +132,161 @@ def recover(*, layout: Layout, syncer: Syncer, boot: str, report: Callable[[str,
             continue
         found.batches.append(batch)
         found.lost += [(batch, index) for index in lost]
-    found.batches.sort(key=lambda b: b.header.accepted_at)
-    return found
 
 
-def _read(
-    folder: str, *, syncer: Syncer, boot: str, report: Callable[[str, str], object]
-) -> tuple[ActiveBatch | None, list[int]]:
-    reader = BatchReader(folder)
-    closing = reader.closing()
-    if closing is None:
-        return None, []
-    header = reader.header()
-    if header.correlation_id != CorrelationId.parse(os.path.basename(folder)):
-        raise DamagedError("the folder is named after another batch", path=folder)
-    batch = ActiveBatch(folder=folder, header=header, job_count=closing[0], offsets=None, syncer=syncer, boot=boot)
+def _read_all(layout: Layout, disk: Disk, log: _Log, *, report: Report, found: Recovered) -> None:
+    for name in sorted(os.listdir(layout.active_root)):
+        if name not in log.batches:
+            _unknown(layout, log, f"{layout.active_root}/{name}", report, found)
+    for correlation_id, logged in log.batches.items():
+        folder = _folder(layout, correlation_id)
+        if folder is None:
+            if logged.accept is None or not logged.accept.content:
+                report(layout.active_root, f"batch {correlation_id} is in the commit log, and its folder is not there")
+                continue
+            folder = f"{layout.active_root}/{correlation_id}"
+            disk.make_folder(folder)
+        try:
+            batch = _batch(folder, logged, disk, report)
+        except (DamagedError, FileNotFoundError, InvalidRequestError, ValueError, KeyError, TypeError, IndexError) as e:
+            _set_aside(layout, folder, e, report, found)
+            continue
+        if folder.startswith(f"{layout.active_root}/"):
+            found.batches.append(batch)
+        elif batch.complete:
+            _close_results(batch, disk)
+        else:
+            _set_aside(
+                layout, folder, DamagedError("it lies with the finished, and is not", path=folder), report, found
+            )
+
+
+def _unknown(layout: Layout, log: _Log, folder: str, report: Report, found: Recovered) -> None:
+    """A folder that the log knows nothing of: a batch that was never accepted has no results. Of others nothing may be
+    lost, nor where the log itself is damaged."""
+    if log.damaged or os.path.exists(f"{folder}/{RESULTS}"):
+        _set_aside(layout, folder, DamagedError("the commit log knows nothing of it", path=folder), report, found)
+    else:
+        layout.discard(folder)
+        found.removed += 1
+
+
+def _set_aside(layout: Layout, folder: str, error: Exception, report: Report, found: Recovered) -> None:
+    place = layout.set_aside(folder)
+    report(place, f"a batch cannot be read and was set aside: {error}")
+    found.set_aside += 1
+
+
+def _folder(layout: Layout, correlation_id: str) -> str | None:
+    folder = f"{layout.active_root}/{correlation_id}"
+    if os.path.isdir(folder):
+        return folder
+    for user in layout.users():
+        folder = layout.finished(user, CorrelationId.parse(correlation_id))
+        if os.path.isdir(folder):
+            return folder
+    return None
+
+
+def _batch(folder: str, logged: _Logged, disk: Disk, report: Report) -> ActiveBatch:
+    """Brings the folder's files to what the log says, and reads them. What a full disk does not take stays with the
+    batch, to be written later."""
+    content = b""
+    if logged.accept is not None and logged.accept.content:
+        content = _write_whole(f"{folder}/{BATCH}", logged.accept.content, disk)
     path = f"{folder}/{RESULTS}"
-    if cut := results.cut_torn_line(path):
-        report(path, f"a torn last line of {cut} bytes was cut off")
-    picture = _Picture(batch)
+    written, tail = _write_lines(path, logged, disk, report)
+    batch = read_batch(folder, content)
     for offset, line in results.read_lines(path, lambda at, _: report(path, f"a damaged line at byte {at}")):
-        picture.apply(offset, line)
-    if batch.job_count > _LARGE_JOBS:
-        batch.reader.load()  # now, and not when the first is started and others want answers
-    return batch, picture.conclude(boot)
+        if offset < written:
+            apply_line(batch, line, offset, report)
+    offset = written
+    for text in tail.splitlines(keepends=True):
+        apply_line(batch, json.loads(text), offset, report)
+        offset += len(text)
+    batch.written, batch.tail, batch.recorded_bytes = written, tail, written + len(tail)
+    return batch
 
 
-class _Picture:
-    """Applies the lines of a batch's results."""
+def _write_whole(path: str, content: bytes, disk: Disk) -> bytes:
+    """Returns the content where a full disk does not take it."""
+    try:
+        if Path(path).read_bytes() == content:
+            return b""
+    except FileNotFoundError:
+        pass
+    try:
+        fd = disk.open(path)
+        try:
+            disk.write(fd, content, 0)
+            disk.truncate(fd, len(content))
+        finally:
+            disk.close(fd)
+    except OSError as e:
+        if e.errno not in _FULL:
+            raise
+        return content
+    return b""
 
-    def __init__(self, batch: ActiveBatch) -> None:
-        self._batch = batch
-        self._ordered: dict[int, str] = {}
-        self._next = 0
-        self._mark_boot = ""
 
-    def apply(self, offset: int, d: dict[str, Any]) -> None:
-        batch = self._batch
-        match d["k"]:
-            case "mark":
-                batch.mark, self._mark_boot = min(d["below"], batch.job_count), d["boot"]
-            case "order":
-                self._ordered.update(dict.fromkeys(d["jobs"], d["epoch"]))
-            case "back":
-                self._ordered.pop(d["job"], None)
-                self._next = max(self._next, d["job"] + 1)
-            case "start":
-                if batch.settled[d["job"]] == JobState.QUEUED:
-                    batch.note_start(d["job"], d["at"])
-            case "end":
-                batch.note_batch_start(d.get("started"))
-                batch.recover_end(d["job"], JobState(d["state"]), d.get("ended"), offset)
-            case "skip":
-                for index in range(d["from"], d["to"]):
-                    batch.recover_end(index, JobState(d["state"]), d["at"], offset)
-            case _:
-                pass  # a newer version's, or the closing line of a batch that was not moved yet
+def _write_lines(path: str, logged: _Logged, disk: Disk, report: Report) -> tuple[int, bytearray]:
+    """The log's lines, each where it belongs; returns the length of the file, and what a full disk did not take."""
+    size = os.path.getsize(path) if os.path.exists(path) else 0
+    end, pieces = _placed(path, logged, size, report)
+    if not size and not pieces:
+        return 0, bytearray()
+    tail = bytearray()
+    try:
+        fd = disk.open(path)
+    except OSError as e:
+        if e.errno not in _FULL:
+            raise
+        return 0, bytearray().join([lines for _, lines in pieces])
+    try:
+        for at, lines in pieces:
+            if not tail:
+                try:
+                    disk.write(fd, lines, at)
+                except OSError as e:
+                    if e.errno not in _FULL:
+                        raise
+                else:
+                    end = max(end, at + len(lines))
+                    continue
+            tail += lines
+        disk.truncate(fd, end)
+    finally:
+        disk.close(fd)
+    return end, tail
 
-    def conclude(self, boot: str) -> list[int]:
-        """Sets what may be started next; returns the jobs that a machine's death took.
 
-        On the machine life that wrote the mark, the intents are complete: a job without one never started. On another,
-        lines that were not synced may be missing, and every job below the mark may have run.
-        """
-        batch = self._batch
-        open_jobs = {i: e for i, e in self._ordered.items() if not JobState(batch.settled[i]).final}
-        batch.next = max(self._next, max(self._ordered, default=-1) + 1)
-        if self._mark_boot and self._mark_boot != boot:
-            batch.next = max(batch.next, batch.mark)
-            lost = [i for i in range(batch.next) if not JobState(batch.settled[i]).final]
-            batch.running = dict.fromkeys(lost, "")
-            return lost
-        batch.running = open_jobs
-        batch.again.extend(i for i in range(batch.next) if batch.settled[i] == JobState.QUEUED and i not in open_jobs)
-        batch.skip_settled()
-        return []
+def _placed(path: str, logged: _Logged, size: int, report: Report) -> tuple[int, list[tuple[int, bytes]]]:
+    """How much of a file that long is durable, and the lines that follow, with their offsets. What lies in it below the
+    first of them was synced before the log's older segments were removed; what lies behind the last never was
+    durable."""
+    begin = 0 if logged.accept is not None or not logged.pieces else logged.pieces[0].offset
+    if size < begin:
+        report(path, f"bytes {size} to {begin} are missing")
+        begin = size
+    placed: list[tuple[int, bytes]] = []
+    end = begin
+    for piece in logged.pieces:
+        at = piece.offset
+        if not piece.lines and end < at <= size and not placed:
+            begin = end = at  # a checkpoint: what the log lost of it is in the file
+        if at > end:
+            report(path, f"bytes {end} to {at} are missing")
+            at = end
+        if piece.lines:
+            placed.append((at, piece.lines))
+            end = max(end, at + len(piece.lines))
+    return begin, placed
+
+
+def _close_results(batch: ActiveBatch, disk: Disk) -> None:
+    fd = disk.open(f"{batch.folder}/{RESULTS}")
+    try:
+        disk.write(fd, results.final_line(batch.counts(), batch.started_at, batch.ended_at), batch.written)
+    finally:
+        disk.close(fd)
+    batch.close()

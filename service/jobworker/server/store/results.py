@@ -1,49 +1,68 @@
-"""The lines of `results.jsonl`: what happened to a batch's jobs, appended as it happened.
+"""The lines of `results.jsonl`: what happened to a batch's jobs, in order; each durable in the commit log before it is
+written there.
 
 | line | meaning |
 |---|---|
-| `{"k":"mark","below":N,"boot":B}` | synced before any job below N is started; B is the machine's boot id |
-| `{"k":"order","jobs":[..],"epoch":E,"at":T}` | the intent to start these on the executor of epoch E |
-| `{"k":"back","job":I}` | the executor stopped before it started job I, which is queued again |
+| `{"k":"order","jobs":[..],"epoch":E,"at":T}` | these are about to be sent to the executor of epoch E |
+| `{"k":"back","job":I}` | job I was ordered and did not start; it is queued again |
 | `{"k":"start","job":I,"at":T}` | the executor started job I |
 | `{"k":"end","job":I,"state":S,...}` | job I is final |
 | `{"k":"skip","from":I,"to":J,"state":S,"reason":R,"at":T}` | jobs I to J - 1 are final, never having run |
 | `{"k":"final","counts":{S:N},"started":T,"ended":T}` | the batch is final |
 
-States and reasons are the numbers of `v1/job.proto`, times Unix nanoseconds.
+Files of versions before the commit log have `mark` lines, too (takeover.py). States and reasons are the numbers of
+`v1/job.proto`, times Unix nanoseconds.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jobworker.server.core.records import Ended, Ordered, Record, Returned, Skipped, Started
 from jobworker.server.model import EndReason, JobEnd, JobState, Usage
 
 _encode: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 END_PREFIX = b'{"k":"end","job":'
 
 
-def mark_line(below: int, boot: str) -> bytes:
-    """See the module."""
-    return _encode({"k": "mark", "below": below, "boot": boot}).encode() + b"\n"
+def encode(record: Record) -> bytes:
+    """The line of a record."""
+    kind = type(record)
+    if kind is Ended:
+        return end_line(record.job, record.end)  # type: ignore[union-attr]
+    if isinstance(record, Ordered):
+        jobs = b",".join([b"%d" % job for job in record.jobs])
+        return b'{"k":"order","jobs":[%b],"epoch":%b,"at":%d}\n' % (jobs, _encode(record.epoch).encode(), record.at)
+    if isinstance(record, Started):
+        return b'{"k":"start","job":%d,"at":%d}\n' % (record.job, record.at)
+    if isinstance(record, Skipped):
+        numbers = (record.begin, record.stop, record.state, record.reason, record.at)
+        return b'{"k":"skip","from":%d,"to":%d,"state":%d,"reason":%d,"at":%d}\n' % numbers
+    return b'{"k":"back","job":%d}\n' % record.job
 
 
-def order_line(jobs: list[int], epoch: str, at: int) -> bytes:
-    """See the module."""
-    return _encode({"k": "order", "jobs": jobs, "epoch": epoch, "at": at}).encode() + b"\n"
+def decode(d: dict[str, Any]) -> Record | None:
+    """The record of a line, parsed; None: it is none, as the closing line, or a newer version's.
 
-
-def back_line(job: int) -> bytes:
-    """See the module."""
-    return b'{"k":"back","job":%d}\n' % job
-
-
-def start_line(job: int, at: int) -> bytes:
-    """See the module."""
-    return b'{"k":"start","job":%d,"at":%d}\n' % (job, at)
+    Raises:
+        KeyError, TypeError, ValueError: it is not as it should be.
+    """
+    match d["k"]:
+        case "end":
+            return Ended(int(d["job"]), decode_end(d))
+        case "order":
+            return Ordered(tuple(map(int, d["jobs"])), str(d["epoch"]), int(d["at"]))
+        case "start":
+            return Started(int(d["job"]), int(d["at"]))
+        case "skip":
+            reason, state = EndReason(d["reason"]), JobState(d["state"])
+            return Skipped(int(d["from"]), int(d["to"]), reason, int(d["at"]), state)
+        case "back":
+            return Returned(int(d["job"]))
+        case _:
+            return None
 
 
 def end_line(job: int, end: JobEnd) -> bytes:
@@ -66,13 +85,6 @@ def end_line(job: int, end: JobEnd) -> bytes:
         numbers = (u.read_bytes, u.written_bytes, u.voluntary_switches, u.involuntary_switches)
         line += b',"usage":[%d,%d,%b,%d,%d,%d,%d]' % (u.user_us, u.system_us, peak, *numbers)
     return line + b',"logs":[%b]}\n' % b",".join(b"%d" % size for size in end.log_bytes)
-
-
-def skip_line(begin: int, stop: int, state: JobState, reason: EndReason, at: int) -> bytes:
-    """See the module."""
-    return (
-        _encode({"k": "skip", "from": begin, "to": stop, "state": state, "reason": reason, "at": at}).encode() + b"\n"
-    )
 
 
 def final_line(counts: dict[JobState, int], started: int | None, ended: int | None) -> bytes:
@@ -128,26 +140,3 @@ def read_lines(path: str, damaged: Callable[[int, bytes], object]) -> Iterator[t
             else:
                 yield at, d
             at += len(line)
-
-
-def cut_torn_line(path: str) -> int:
-    """Cuts off a last line that has no newline, before anything is appended behind it; returns the bytes cut."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    try:
-        size = end = os.fstat(fd).st_size
-        while end:
-            begin = max(0, end - 65536)
-            piece = os.pread(fd, end - begin, begin)
-            if (newline := piece.rfind(b"\n")) >= 0:
-                end = begin + newline + 1
-                break
-            end = begin
-        if end < size:
-            os.ftruncate(fd, end)
-            os.fsync(fd)
-        return size - end
-    finally:
-        os.close(fd)

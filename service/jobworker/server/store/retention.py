@@ -34,15 +34,19 @@ class Retention(Observer):
         layout: Layout,
         finished_seconds: float | None,
         now: Callable[[], Now],
+        removing: Callable[[str, Callable[[], bool]], bool],
         removed: Callable[[str, int], object],
         log: Log,
     ) -> None:
         """`finished_seconds` after its end a batch is removed; None: never.
 
-        `removed` is told each folder, and how many bytes it held, on the loop."""
+        `removing` is told its id before, in the thread of retention, with what tells whether the service ends; False:
+        it must stay for now (Ledger.removing). `removed` is told each folder, and how many bytes it held, on the
+        loop."""
         self._layout = layout
         self._finished_seconds = finished_seconds
         self._now = now
+        self._removing = removing
         self._removed = removed
         self._log = log
         self._loop = asyncio.get_running_loop()
@@ -94,6 +98,8 @@ class Retention(Observer):
         batches = 0
         try:
             for folder in with_rests(self._expired(keep_seconds)):
+                if not self._removing(os.path.basename(folder), lambda: self._closing):
+                    continue
                 size = folder_bytes(folder)
                 grave = self._layout.bury(folder)
                 if grave is None:

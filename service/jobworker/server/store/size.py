@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from jobworker.server.model import BatchHeader, BatchState, JobEnd
-from jobworker.server.store.journal import Syncer
 from jobworker.server.store.layout import BATCH, RESULTS, Layout
+from jobworker.server.store.syncer import Syncer
 from jobworker.server.telemetry.observe import Observer
 from jobworker.server.threads import started
 

@@ -1,0 +1,151 @@
+"""Sends orders: records them, opens the files of their jobs meanwhile, and hands them to the worker when both is done.
+
+An order is durable, with its executor's epoch, before it is sent: after any crash, a job without one never started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jobworker.server.core.records import Ordered
+from jobworker.server.model import JobEnd, JobState
+from jobworker.server.scheduling.order import CannotOrderError, RunSettings, close_files, make_order
+from jobworker.server.scheduling.worker import Order, Worker
+from jobworker.server.store.active import ActiveBatch
+from jobworker.server.store.ledger import Ledger
+from jobworker.server.telemetry.log import Log
+from jobworker.server.telemetry.observe import Observer
+
+
+@dataclass(slots=True)
+class _Made:
+    """What became of some orders in the thread that opens their files."""
+
+    orders: list[Order] = field(default_factory=list)
+    refused: list[tuple[int, CannotOrderError]] = field(default_factory=list)
+    short: OSError | None = None  # the service is short of something: the rest waits
+    waiting: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Launch:
+    batch: ActiveBatch
+    jobs: tuple[int, ...]
+    epoch: str
+    at: int
+    durable: bool = False
+    made: _Made | None = None
+
+
+class Launcher:
+    """`use` first."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        observer: Observer,
+        clock_ns: Callable[[], int],
+        log: Log,
+        failed: Callable[[ActiveBatch, list[int], list[tuple[int, JobEnd]], bool], object],
+    ) -> None:
+        """`failed` is told which jobs of a batch, whose orders are durable, were not sent and wait; how those end that
+        never can be; and whether the service is short of something."""
+        self.under_way: set[str] = set()  # ids of jobs whose orders are not sent yet
+        self._ledger = ledger
+        self._observer = observer
+        self._clock_ns = clock_ns
+        self._log = log
+        self._failed = failed
+        self._worker: Worker | None = None
+
+    def use(self, worker: Worker) -> None:
+        """Who is handed the orders."""
+        self._worker = worker
+
+    def launch(self, batch: ActiveBatch, jobs: tuple[int, ...], epoch: str, settings: RunSettings) -> None:
+        """Starts jobs on the executor of an epoch.
+
+        Raises:
+            ExhaustedError, UnavailableError: nothing can be recorded now.
+        """
+        launch = _Launch(batch, jobs, epoch, self._clock_ns())
+        self._ledger.record(batch, [Ordered(jobs, epoch, launch.at)], lambda error: self._recorded(launch, error))
+        self.under_way.update(_ids(launch))
+        self._ledger.files.do(lambda: _make(launch, settings), lambda made, _: self._made(launch, made))
+
+    def _recorded(self, launch: _Launch, error: OSError | None) -> None:
+        launch.durable = error is None
+        if error is not None:
+            self.under_way.difference_update(_ids(launch))
+            if launch.made is not None:
+                _close(launch.made)
+            launch.jobs = ()
+        elif launch.made is not None:
+            self._send(launch, launch.made)
+
+    def _made(self, launch: _Launch, made: _Made | None) -> None:
+        launch.made = made or _Made()
+        if launch.durable:
+            self._send(launch, launch.made)
+        elif not launch.jobs:
+            _close(launch.made)  # it could not be recorded
+
+    def _send(self, launch: _Launch, made: _Made) -> None:
+        batch, worker = launch.batch, self._worker
+        self.under_way.difference_update(_ids(launch))
+        waiting = list(made.waiting)
+        if worker is None or worker.epoch != launch.epoch:
+            # The executor went, or another came, before it was told of them: for certain they did not start.
+            waiting += [order.index for order in made.orders]
+            _close(made)
+        elif made.orders:
+            self._observer.jobs_ordered(batch.header, [order.index for order in made.orders], launch.at)
+            worker.start(made.orders)
+        if made.short is not None:
+            self._log.error(
+                "jobs wait: the service is short of something",
+                correlation_id=batch.header.correlation_id,
+                jobs=len(waiting),
+                problem=str(made.short),
+            )
+        if waiting or made.refused:
+            ends = [(index, self._end(batch, index, error)) for index, error in made.refused]
+            self._failed(batch, waiting, ends, made.short is not None)
+
+    def _end(self, batch: ActiveBatch, index: int, error: CannotOrderError) -> JobEnd:
+        self._log.error(
+            "a job cannot be started", correlation_id=batch.header.correlation_id, job_index=index, problem=str(error)
+        )
+        return JobEnd(
+            state=JobState.FAILED,
+            reason=error.reason,
+            detail=str(error),
+            ended_at=self._clock_ns(),
+            log_bytes=(0,) * error.logs,
+        )
+
+
+def _make(launch: _Launch, settings: RunSettings) -> _Made:
+    """Opens the files; in a thread."""
+    made = _Made()
+    for position, index in enumerate(launch.jobs):
+        try:
+            made.orders.append(make_order(launch.batch, index, settings))
+        except CannotOrderError as e:
+            made.refused.append((index, e))
+        except OSError as e:
+            made.short, made.waiting = e, list(launch.jobs[position:])
+            break
+    return made
+
+
+def _close(made: _Made) -> None:
+    for order in made.orders:
+        close_files(order)
+    made.orders = []
+
+
+def _ids(launch: _Launch) -> list[str]:
+    return [f"{launch.batch.header.correlation_id}/{index}" for index in launch.jobs]

@@ -1,0 +1,117 @@
+"""Writes the folder of a batch: `batch.jsonl`, `results.jsonl`, and the folder's own way from `active/` to where
+finished ones lie. A projection of the commit log: what is here can be made from there until a checkpoint has synced it,
+so that nothing is synced on the way. Blocks; one thread for all batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from jobworker.server.store.disk import Disk
+from jobworker.server.store.layout import BATCH, RESULTS
+
+_OPEN_FILES = 16
+_MOVE_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a batch's folder is to become."""
+
+    folder: str
+    content: bytes  # of batch.jsonl, when it is to be written
+    lines: bytes  # of results.jsonl
+    at: int  # where they begin
+    place: str | None  # where the folder is to lie; None: where it is
+
+
+class BatchFiles:
+    """For one thread."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._open: OrderedDict[str, int] = OrderedDict()  # results.jsonl of batches that change much
+
+    def apply(self, update: Update) -> None:
+        """Does it; again is fine.
+
+        Raises:
+            OSError: it is done in part.
+        """
+        disk, folder = self._disk, update.folder
+        if update.content:
+            self._create(folder, update.content)
+        if update.lines:
+            if update.place is None:
+                disk.write(self._results(folder), update.lines, update.at)
+            else:
+                self._append(folder, update)
+        if update.place is not None:
+            self.forget(folder)
+            self.move(folder, update.place)
+
+    def _create(self, folder: str, content: bytes) -> None:
+        disk = self._disk
+        try:
+            disk.make_folder(folder)
+        except FileExistsError:
+            pass  # of a try before, or of a batch that never was
+        fd = disk.open(f"{folder}/{BATCH}")
+        try:
+            disk.write(fd, content, 0)
+            disk.truncate(fd, len(content))
+        finally:
+            disk.close(fd)
+
+    def _append(self, folder: str, update: Update) -> None:
+        fd = self._open.get(folder)
+        if fd is not None:
+            self._disk.write(fd, update.lines, update.at)
+            return
+        fd = self._disk.open(f"{folder}/{RESULTS}")
+        try:
+            self._disk.write(fd, update.lines, update.at)
+        finally:
+            self._disk.close(fd)
+
+    def _results(self, folder: str) -> int:
+        fd = self._open.get(folder)
+        if fd is not None:
+            self._open.move_to_end(folder)
+            return fd
+        fd = self._open[folder] = self._disk.open(f"{folder}/{RESULTS}")
+        if len(self._open) > _OPEN_FILES:
+            self._disk.close(self._open.popitem(last=False)[1])
+        return fd
+
+    def move(self, folder: str, place: str) -> None:
+        """Renames a folder to a place whose parents may be missing: retention removes emptied ones at any time, also
+        between our making them and the rename.
+
+        Raises:
+            OSError: it could not be moved; it is where it was.
+        """
+        for left in reversed(range(_MOVE_TRIES)):
+            try:
+                self._disk.make_folders(os.path.dirname(place))
+                self._disk.rename(folder, place)
+            except (FileNotFoundError, FileExistsError):
+                if os.path.isdir(place) and not os.path.exists(folder):
+                    return  # by a try before
+                if not left:
+                    raise
+            else:
+                return
+
+    def forget(self, folder: str) -> None:
+        """Closes what is open of a folder."""
+        fd = self._open.pop(folder, None)
+        if fd is not None:
+            self._disk.close(fd)
+
+    def close(self) -> None:
+        """Closes everything."""
+        while self._open:
+            self._disk.close(self._open.popitem()[1])
