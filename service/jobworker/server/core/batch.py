@@ -80,7 +80,7 @@ class Batch:
         """Takes a record in; False: it says nothing new.
 
         Raises:
-            TransitionError: it cannot follow what is recorded.
+            TransitionError: it cannot follow what is recorded; nothing was changed.
         """
         kind = type(record)
         if kind is Ended:
@@ -112,10 +112,11 @@ class Batch:
 
     def _return(self, record: Returned) -> bool:
         job = record.job
-        if self.running.pop(job, None) is None:
+        if job not in self.running:
             return False
         if self.states[job] == _RUNNING:
             raise TransitionError(f"job {job} was started, and cannot be queued again")
+        del self.running[job]
         self._again.append(job)
         return True
 

@@ -101,6 +101,10 @@ class Canceller:
         if running and self._worker is not None:
             self._worker.stop(running, grace_seconds, interrupt=interrupt)
 
+    def is_stopping(self, job_id: str) -> bool:
+        """A job with an executor is to end."""
+        return job_id in self._stopping
+
     def ended(self, job_ids: Iterable[str]) -> None:
         """These are final, and that is durable."""
         for job_id in job_ids:
@@ -134,9 +138,10 @@ class Canceller:
         return self._tasks.start(self._skip_rest(batch, first, ranges, reason))
 
     def skip_if_stopping(self, batch: ActiveBatch, indexes: Sequence[int], reason: EndReason) -> None:
-        """Jobs that were ordered are queued again; those that were to end are skipped."""
+        """Jobs that were ordered are queued again; those that were to end are skipped, but for interrupted ones."""
         for index, job_id in zip(indexes, _ids(batch, indexes), strict=True):
-            if self._stopping.pop(job_id, None) is not None:
+            _, interrupted = self._stopping.pop(job_id, (None, True))
+            if not interrupted:
                 self.skip(batch, iter([(index, index + 1)]), reason)
 
     def _skip(

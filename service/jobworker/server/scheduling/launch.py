@@ -48,15 +48,18 @@ class Launcher:
         observer: Observer,
         clock_ns: Callable[[], int],
         log: Log,
+        is_stopping: Callable[[str], bool],
         failed: Callable[[ActiveBatch, list[int], list[tuple[int, JobEnd]], bool], object],
     ) -> None:
-        """`failed` is told which jobs of a batch, whose orders are durable, were not sent and wait; how those end that
-        never can be; and whether the service is short of something."""
+        """`is_stopping` tells of a job's id whether it is to end. `failed` is told which jobs of a batch, whose orders
+        are durable, were not sent and wait; how those end that never can be; and whether the service is short of
+        something."""
         self.under_way: set[str] = set()  # ids of jobs whose orders are not sent yet
         self._ledger = ledger
         self._observer = observer
         self._clock_ns = clock_ns
         self._log = log
+        self._is_stopping = is_stopping
         self._failed = failed
         self._worker: Worker | None = None
 
@@ -98,9 +101,11 @@ class Launcher:
         waiting = list(made.waiting)
         if worker is None or worker.epoch != launch.epoch:
             # The executor went, or another came, before it was told of them: for certain they did not start.
-            waiting += [order.index for order in made.orders]
-            _close(made)
-        elif made.orders:
+            waiting += self._take_out(made, lambda _: True)
+        else:
+            # The executor passes over the stop of a job that it has not got.
+            waiting += self._take_out(made, lambda order: self._is_stopping(order.id))
+        if made.orders and worker is not None:
             self._observer.jobs_ordered(batch.header, [order.index for order in made.orders], launch.at)
             worker.start(made.orders)
         if made.short is not None:
@@ -113,6 +118,19 @@ class Launcher:
         if waiting or made.refused:
             ends = [(index, self._end(batch, index, error)) for index, error in made.refused]
             self._failed(batch, waiting, ends, made.short is not None)
+
+    @staticmethod
+    def _take_out(made: _Made, unwanted: Callable[[Order], bool]) -> list[int]:
+        """Orders that are not to be sent; their indexes."""
+        kept, out = [], []
+        for order in made.orders:
+            if unwanted(order):
+                close_files(order)
+                out.append(order.index)
+            else:
+                kept.append(order)
+        made.orders = kept
+        return out
 
     def _end(self, batch: ActiveBatch, index: int, error: CannotOrderError) -> JobEnd:
         self._log.error(

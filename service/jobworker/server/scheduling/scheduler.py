@@ -67,9 +67,6 @@ class Scheduler:
         ledger.completed = self._completed
         ledger.files.finished = self._finished
         self._turns = Turns()
-        self._launcher = Launcher(
-            ledger=ledger, observer=observer, clock_ns=clock_ns, log=log, failed=self._not_launched
-        )
         self._canceller = Canceller(
             ledger=ledger,
             slices=slices,
@@ -78,6 +75,14 @@ class Scheduler:
             observer=observer,
             again=self._advance,
             log=log,
+        )
+        self._launcher = Launcher(
+            ledger=ledger,
+            observer=observer,
+            clock_ns=clock_ns,
+            log=log,
+            is_stopping=self._canceller.is_stopping,
+            failed=self._not_launched,
         )
         self._worker: Worker | None = None
         self._filling = False
@@ -172,9 +177,11 @@ class Scheduler:
                 job_id = f"{batch.header.correlation_id}/{index}"
                 if job_id in picture.running or job_id in picture.ended or job_id in picture.waiting:
                     continue
+                if job_id in self._launcher.under_way:
+                    continue  # no executor was sent it yet
                 if epoch != picture.epoch:
                     lost.append((batch, index, epoch))
-                elif job_id not in self._launcher.under_way:
+                else:
                     returned.append(index)
             if returned:
                 self._return(batch, returned)

@@ -19,6 +19,7 @@ from functools import partial
 
 from jobworker.server.core.records import Record
 from jobworker.server.errors import ExhaustedError, UnavailableError
+from jobworker.server.model import TransitionError
 from jobworker.server.serialthread import SerialThread
 from jobworker.server.store import results
 from jobworker.server.store.active import ActiveBatch
@@ -163,9 +164,14 @@ class Ledger:
         fresh: list[tuple[Record, int]] = []
         lines = bytearray()
         for record in records:
-            if state.apply(record):
-                fresh.append((record, len(lines)))
-                lines += results.encode(record)
+            try:
+                if not state.apply(record):
+                    continue
+            except TransitionError as e:  # a fault of whoever told it: the others are true all the same
+                self._log.error("refused to record", correlation_id=batch.header.correlation_id, problem=str(e))
+                continue
+            fresh.append((record, len(lines)))
+            lines += results.encode(record)
         if not fresh:
             return False
         self._count(len(state.running) - before)
@@ -223,6 +229,7 @@ class Ledger:
         self._in_flight -= 1
         if error is not None:
             folder = batch.folder
+            self.files.forget(batch)
             self.files.do(lambda: self._layout.discard(folder), lambda _, __: None)
         else:
             self._batches.add(batch)

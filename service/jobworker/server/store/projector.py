@@ -36,6 +36,7 @@ class Projector:
         self._writing: set[ActiveBatch] = set()
         self._changed: set[ActiveBatch] = set()  # of these, those that changed meanwhile
         self._failing: dict[ActiveBatch, asyncio.TimerHandle] = {}
+        self._forgotten: set[ActiveBatch] = set()  # of those that are being written
         self._waiting: list[tuple[dict[ActiveBatch, int], Callable[[], object]]] = []
         self._closing = False
 
@@ -46,6 +47,15 @@ class Projector:
             self._changed.add(batch)
         elif batch not in self._failing:
             self._begin(batch)
+
+    def forget(self, batch: ActiveBatch) -> None:
+        """The batch never was: nothing more is written of it."""
+        self._forgotten.add(batch)
+        self._changed.discard(batch)
+        if (again := self._failing.pop(batch, None)) is not None:
+            again.cancel()
+        if batch not in self._writing:
+            self._forgotten.discard(batch)
 
     def when_written(self, then: Callable[[], object]) -> None:
         """Calls it, now or later, once all that is durable by now is in the batches' files."""
@@ -81,6 +91,9 @@ class Projector:
             self._writing.discard(batch)
             changed = batch in self._changed
             self._changed.discard(batch)
+            if batch in self._forgotten:
+                self._forgotten.discard(batch)
+                return
             if error is not None:
                 if place is not None:
                     batch.tell_finished()

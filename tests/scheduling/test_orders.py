@@ -1,0 +1,110 @@
+"""What happens to a job between the record of its order and the order itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from jobworker.server.model import EndReason, JobState
+from jobworker.server.scheduling import order as order_module
+from jobworker.server.store.active import ActiveBatch
+from tests.harness.ledger import GatedDisk
+from tests.store.test_power_loss import Run, Service
+
+
+class Disk(GatedDisk):
+    ops: list[object] = []  # noqa: RUF012  (when something was told does not matter here)
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[tuple[Service, Run, Disk]]:
+    disk = Disk()
+    run = Run(disk)  # type: ignore[arg-type]
+    made = Service(tmp_path, run)
+    yield made, run, disk
+    disk.gate.set()
+    await made.close()
+
+
+def sent(run: Run) -> list[str]:
+    return [name for _, what, name, _ in run.told if what == "sent"]
+
+
+async def ordered(service: Service, disk: Disk, *commands: str) -> ActiveBatch:
+    """A batch whose first order is on its way to the disk, which does not take it yet."""
+    made: list[ActiveBatch] = []
+    service.acceptor.accepted = lambda batch: (made.append(batch), disk.gate.clear(), service.scheduler.submit(batch))
+    await service.submit(*commands, parallelism=1)
+    async with asyncio.timeout(60):
+        while not made[0].recorded.running:
+            await asyncio.sleep(0)
+    return made[0]
+
+
+async def test_a_job_that_is_cancelled_before_its_order_is_sent_never_runs(
+    service: tuple[Service, Run, Disk],
+) -> None:
+    server, run, disk = service
+    batch = await ordered(server, disk, "true", "true")
+    cancelling = asyncio.create_task(server.scheduler.cancel(batch, wanted=None, grace_seconds=None))
+    await asyncio.sleep(0)
+    disk.gate.set()
+    await asyncio.wait_for(cancelling, 60)
+    await server.quiet()
+    assert sent(run) == []
+    assert batch.counts() == {JobState.SKIPPED: 2}
+    assert {job.end.reason for job in map(batch.job, (0, 1)) if job.end} == {EndReason.CANCELLED}
+
+
+async def test_an_order_whose_executor_went_before_it_was_sent_goes_to_the_next(
+    service: tuple[Service, Run, Disk],
+) -> None:
+    server, run, disk = service
+    batch = await ordered(server, disk, "true")
+    server.worker.epoch = "e2"
+    server.worker.attach()
+    disk.gate.set()
+    await server.quiet()
+    assert sent(run) == [f"{batch.header.correlation_id}/0"]
+    assert batch.counts() == {JobState.SUCCEEDED: 1}
+
+
+async def test_an_order_that_does_not_become_durable_is_not_sent_until_it_does(
+    service: tuple[Service, Run, Disk],
+) -> None:
+    server, run, disk = service
+    batch = await ordered(server, disk, "true")
+    disk.error = OSError(5, os.strerror(5))
+    disk.gate.set()
+    async with asyncio.timeout(60):
+        while server.ledger.problem is None:
+            await asyncio.sleep(0)
+    assert (sent(run), batch.recorded.running) == ([], {})
+    disk.error = None
+    await server.quiet()
+    assert sent(run) == [f"{batch.header.correlation_id}/0"]
+
+
+async def test_a_server_that_is_short_of_descriptors_lets_jobs_wait(
+    service: tuple[Service, Run, Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, run, _ = service
+    tries = []
+
+    def refuse(path: str) -> int:
+        tries.append(path)
+        if len(tries) < 3:
+            raise OSError(24, os.strerror(24))
+        return real(path)
+
+    real = order_module._open_log
+    monkeypatch.setattr(order_module, "_open_log", refuse)
+    batch = await server.submit("true", "true", parallelism=2)
+    assert batch is not None
+    await server.quiet()
+    assert sorted(sent(run)) == [f"{batch.header.correlation_id}/{index}" for index in range(2)]
+    assert batch.counts() == {JobState.SUCCEEDED: 1, JobState.FAILED: 1}  # as the model ends them
