@@ -6,8 +6,12 @@ Reading needs no such place: what is read was made by these.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+
+# What a file system that has no such call says.
+_CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 class Disk:
@@ -29,15 +33,27 @@ class Disk:
             view, at = view[done:], at + done
 
     def write_synced(self, fd: int, data: bytes, at: int) -> None:
-        """Writes all of it at an offset, durable when this returns (pwritev2(2), RWF_DSYNC)."""
+        """Writes all of it at an offset, durable when this returns: in one call where the file system can (pwritev2(2),
+        RWF_DSYNC), which is half as many waits for the interpreter's lock."""
         view = memoryview(data)
         while view:
-            done = os.pwritev(fd, [view], at, os.RWF_DSYNC)
+            try:
+                done = os.pwritev(fd, [view], at, os.RWF_DSYNC)
+            except OSError as e:
+                if e.errno not in _CANNOT:
+                    raise
+                self.write(fd, view, at)
+                os.fdatasync(fd)
+                return
             view, at = view[done:], at + done
 
     def reserve(self, fd: int, size: int) -> None:
-        """Has the file system keep room for so many bytes, which read as NUL."""
-        os.posix_fallocate(fd, 0, size)
+        """Has the file system keep room for so many bytes, which read as NUL; one that cannot does not."""
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as e:
+            if e.errno not in _CANNOT:
+                raise
 
     def truncate(self, fd: int, size: int) -> None:
         """Cuts a file off."""
