@@ -76,8 +76,10 @@ LAW: dict[str, set[str]] = {
     "server/control": {"server.telemetry"},
     "server/reach": {"server.config", "server.scheduling", "server.telemetry"},
     "server/healthcheck": {"jobpki", "server.config"},
+    "server/fsck": {"server.store"},
     "server/cli": {
-        "executor", "server.config", "server.telemetry", "server/app", "server/control", "server/healthcheck",
+        "executor", "server.config", "server.telemetry", "server/app", "server/control", "server/fsck",
+        "server/healthcheck",
         "relay", "server/reach",
         "supervisor",
     },

@@ -186,6 +186,30 @@ def healthcheck(  # noqa: PLR0917 - typer passes options by name
     print(answer)
 
 
+@app.command()
+def fsck(
+    config: ConfigFile = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The data folder. None: paths.data of the configuration.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair what is safe: what loses nothing that was acknowledged.")
+    ] = False,
+    output: Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")] = Output.TABLE,
+) -> None:
+    """Look through a data folder while no server runs on it. Status as of fsck(8): 0 nothing is wrong, 1 all that was
+    is repaired, 4 something is left, 8 it could not be done."""
+    from jobworker.server.config.sources import ConfigError, load
+    from jobworker.server.fsck import run as look
+
+    try:
+        folder = data or load(config, os.environ).settings.paths.data
+    except ConfigError as e:
+        typer.echo(f"jobworker: {e}", err=True)
+        raise SystemExit(8) from None
+    raise SystemExit(look(folder, repair=repair, as_json=output is Output.JSON))
+
+
 @config_app.command()
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file, or - for standard input.")],

@@ -48,7 +48,7 @@ class Layout:
         self.stop_file = f"{data}/stop.json"
         self.size_file = f"{data}/stored_bytes"
 
-    def prepare(self) -> int:
+    def prepare(self, *, empties_trash: bool = True) -> int:
         """Makes the folders, takes the lock and empties the trash.
 
         Returns:
@@ -66,8 +66,9 @@ class Layout:
         except BlockingIOError:
             os.close(lock)
             raise DataInUseError(f"{self.data} is in use by another jobworker server") from None
-        shutil.rmtree(self.trash_root, ignore_errors=True)
-        os.makedirs(self.trash_root, mode=0o700, exist_ok=True)
+        if empties_trash:
+            shutil.rmtree(self.trash_root, ignore_errors=True)
+            os.makedirs(self.trash_root, mode=0o700, exist_ok=True)
         return lock
 
     def active(self, correlation_id: CorrelationId) -> str:
