@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from jobworker.server.logs.ask import Ask
 from jobworker.server.logs.logfile import PIECE_BYTES, LogFiles
 from jobworker.server.logs.merge import Merge
@@ -63,6 +65,30 @@ async def test_bytes_lost_with_the_machine_are_a_gap_before_the_end(tmp_path: Pa
     follower = await follow(batch)
     await follower.over()
     assert [(p.kind, p.offset, p.length) for p in follower.pieces] == [("data", 0, 4), ("gap", 4, 6), ("end", 10, 0)]
+
+
+@pytest.mark.parametrize("ends_in_a_hole", [False, True])
+async def test_bytes_that_the_disk_never_had_are_gaps_and_not_nul_bytes(
+    tmp_path: Path, follow: Following, ends_in_a_hole: bool
+) -> None:
+    batch = LiveBatch(tmp_path, 1)
+    batch.start(0)
+    first, last = b"\0" * 4096 + b"a" * 4096, b"" if ends_in_a_hole else b"z" * 10
+    # NUL bytes that a job printed are data; between the two, a file system that lost pages has a hole.
+    path = batch.log_path(0, LogStream.MERGED)
+    batch.write(0, first)
+    os.truncate(path, len(first) + 3 * 4096)
+    batch.write(0, last)
+    batch.end(0)
+    follower = await follow(batch)
+    await follower.over()
+    found = [(p.kind, p.offset, p.length or len(p.data)) for p in follower.pieces]
+    expected = [("data", 0, 8192), ("gap", 8192, 12288)]
+    if not ends_in_a_hole:
+        expected.append(("data", 20480, 10))
+    assert found[:-1] == expected
+    assert b"".join(p.data for p in follower.pieces) == first + last
+    assert follower.pieces[-1].kind == "end"
 
 
 async def test_a_lost_file_is_one_gap(tmp_path: Path, follow: Following) -> None:

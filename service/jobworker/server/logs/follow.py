@@ -83,6 +83,13 @@ class Follow(Generic[T]):
 
     def _data(self, view: memoryview) -> T:
         offset = self.offset
+        hole = self.file.hole(offset, offset + len(view)) if self.file else None
+        if hole is not None:
+            begin, end = hole
+            if begin == offset:
+                self.offset = end
+                return self._form.gap(self.index, self.stream, offset, end - offset, GAP_REASON)
+            view = view[: begin - offset]
         self.offset += len(view)
         self._files.sent_bytes += len(view)
         return self._form.data(self.index, self.stream, offset, view)

@@ -61,6 +61,26 @@ class LogFile:
                 raise
             return os.preadv(self._descriptor, [view], offset)
 
+    def hole(self, begin: int, stop: int) -> tuple[int, int] | None:
+        """The first part of [begin, stop) that the file system has no bytes for; None: there is none.
+
+        Logs are written one byte after another, so a hole is what a power failure took: the length was on disk, and the
+        bytes were not. Read, they would be NUL. lseek(2), SEEK_HOLE: a file system that cannot tell has none.
+        """
+        try:
+            found = os.lseek(self._descriptor, begin, os.SEEK_HOLE)
+            if found >= stop:
+                return None
+            try:
+                end = os.lseek(self._descriptor, found, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # it reaches to the end of the file
+                    raise
+                end = stop
+        except OSError:
+            return None
+        return found, min(end, stop)
+
     async def read_cold(self, offset: int, length: int) -> bytes:
         """Reads at most `length` bytes in a thread; empty at the end."""
         self._users += 1  # the thread's: a caller that is cancelled may close, but the thread still reads
