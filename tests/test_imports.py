@@ -68,7 +68,7 @@ LAW: dict[str, set[str]] = {
         "server/datafolder", "server/ids", "server/limits", "server/listeners", "server/model", "server/reach",
         "server/slices", "server/threads",
     },
-    "server/datafolder": {"server.store", "server.telemetry", "server/errors", "server/reach"},
+    "server/datafolder": {"server.scheduling", "server.store", "server.telemetry", "server/errors", "server/reach"},
     "server/listeners": {
         "server.config", "server.identity", "server.rest", "server.rpc", "server.telemetry", "server/limits",
         "server/reach",

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from jobworker.v1 import job_pb2, schedule_pb2
+from tests.harness.admin import Admin
 from tests.harness.service import Service, running
 from tests.harness.wait import until
 
@@ -70,7 +71,14 @@ def test_ends_are_recorded_on_a_full_disk_and_files_are_completed_when_there_is_
     assert {j.exit_code for j in api.jobs(batch)} == {7}
     small.kill_server()
     assert {j.exit_code for j in api.jobs(batch)} == {7}
+    # A start needs a new segment of the log.
+    admin = Admin(small)
+    assert ["nothing can be recorded" in problem for problem in admin.status().problems] == [True]
+    with pytest.raises(grpc.RpcError) as refused:
+        api.submit("true")
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     filler.unlink()
+    until(lambda: not admin.status().problems, "it goes on by itself")
     until(lambda: not any((small.data / "active").iterdir()), "its folder is complete, and moved")
     assert {j.exit_code for j in api.jobs(batch)} == {7}
 

@@ -98,6 +98,8 @@ def _facts(status: ServiceStatus) -> Iterator[tuple[str, str]]:
         yield "isolation", f"{executor.isolation} ({executor.isolation_detail}); {executor.tree}"
     else:
         yield "executor", "none is attached"
+    for problem in status.problems:
+        yield "problem", problem
     disk = status.disk
     yield (
         "disk",

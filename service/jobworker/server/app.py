@@ -257,6 +257,7 @@ async def _start(  # noqa: PLR0915
                 unfinished=batches.active.values,
                 config=config,
                 slices=slices,
+                problems=lambda: datafolder.problems(ledger, found, worker),
             ),
         ),
         log=log,

@@ -1,4 +1,4 @@
-"""The data folder when the server starts: taken for its own, and brought up to date."""
+"""The data folder when the server starts: taken for its own, and brought up to date; and what is wrong with it then."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from jobworker.server.store.layout import DataInUseError, Layout
 from jobworker.server.store.recovery import Recovered, recover
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobworker.server.scheduling.local import LocalWorker
     from jobworker.server.store.ledger import Ledger
     from jobworker.server.telemetry.log import Log
 
@@ -50,3 +53,13 @@ def recovered(layout: Layout, ledger: Ledger, *, boot: str, log: Log) -> Recover
         "recovered", unfinished=len(found.batches), lost=len(found.lost), removed=found.removed, damaged=found.set_aside
     )
     return found
+
+
+def problems(ledger: Ledger, found: Recovered, worker: LocalWorker) -> Iterator[str]:
+    """What is wrong with the durable state, or with what jobs need, in words for whoever runs the service."""
+    if ledger.problem is not None:
+        yield f"nothing can be recorded, no batch is taken and no job started: {ledger.problem.strerror}"
+    if worker.short is not None:
+        yield f"orders wait: the executor is short of {worker.short.what}"
+    if found.set_aside:
+        yield f"batches that could not be read and were set aside at the start: {found.set_aside} (data/damaged)"

@@ -103,6 +103,7 @@ class Report:
     unfinished: Callable[[], Iterable[Unfinished]]
     config: Config
     slices: Slices
+    problems: Callable[[], Iterable[str]] = tuple  # what is wrong now
 
     async def __call__(self, *, followers: int) -> admin_pb2.ServiceStatus:
         status = admin_pb2.ServiceStatus(
@@ -121,6 +122,7 @@ class Report:
         for name, expires_at in self.certificates:
             status.certificates.add(name=name).expires_at.FromDatetime(expires_at)
         self._config(status.config)
+        status.problems.extend(self.problems())
         return status
 
     def _executor(self, message: admin_pb2.ExecutorStatus) -> None:
