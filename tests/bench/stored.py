@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from jobworker.server.core.records import Ended, Ordered
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchHeader, BatchOptions, EndReason, JobEnd, JobSpec, JobState, LogStream, Usage
 from jobworker.server.store import results
 from jobworker.server.store.batchfile import BatchWriter, Digest, encode_spec
+from jobworker.server.store.disk import Disk
 from jobworker.server.store.layout import BATCH, RESULTS, Layout, log_name
 from jobworker.v1 import job_pb2, query_pb2
 from tests.bench.caller import Caller, CallFailedError
@@ -121,7 +123,7 @@ def _sample(service: Service, count: int) -> list[str]:
 
 def make(data: Path, first: int, count: int, newest_ms: int, seconds: float) -> tuple[int, int]:
     """Writes finished batches, the first the newest, as many as there is time for: how many, and their bytes."""
-    layout = Layout(data)
+    layout, disk = Layout(data), Disk()
     spec = encode_spec(JobSpec(argv=("/bin/true",)))
     usage = Usage(500, 500, 1 << 20, 0, 0, 1, 0)
     deadline = time.monotonic() + seconds
@@ -145,10 +147,10 @@ def make(data: Path, first: int, count: int, newest_ms: int, seconds: float) -> 
         )
         digest = Digest()
         digest.add_options(options)
-        writer = BatchWriter(f"{folder}/{BATCH}", header, digest)
+        writer = BatchWriter(header, digest, disk=disk, create=lambda: -1)  # so small a batch makes no file itself
         writer.add(spec)
-        writer.finish()
-        writer.close()
+        with open(f"{folder}/{BATCH}", "xb") as file:
+            file.write(writer.finish())
         started, ended = at + 5_000_000, at + 7_000_000
         end = JobEnd(
             state=JobState.SUCCEEDED,
@@ -161,9 +163,8 @@ def make(data: Path, first: int, count: int, newest_ms: int, seconds: float) -> 
             log_bytes=(0,),
         )
         lines = [
-            results.mark_line(1, "b" * 36),
-            results.order_line([0], "e" * 32, at),
-            results.end_line(0, end),
+            results.encode(Ordered((0,), "e" * 32, at)),
+            results.encode(Ended(0, end)),
             results.final_line({JobState.SUCCEEDED: 1}, started, ended),
         ]
         with open(f"{folder}/{RESULTS}", "xb") as file:
