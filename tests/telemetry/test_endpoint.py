@@ -20,7 +20,7 @@ from tests.harness.figures import OPENMETRICS, get, ready, scrape, until_value
 from tests.harness.service import Service, running
 from tests.harness.wait import alive, kill, until
 
-WELL = {"grpc": True, "executor": True, "logins": True}
+WELL = {"grpc": True, "executor": True, "storage": True, "logins": True}
 
 
 def until_ready(service: Service, state: str = "serving") -> None:
