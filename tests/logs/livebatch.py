@@ -59,6 +59,10 @@ class LiveBatch:
     def is_over(self) -> bool:
         return self.state.final
 
+    @property
+    def complete(self) -> bool:
+        return self.state.final
+
     def counts(self) -> dict[JobState, int]:
         counts: dict[JobState, int] = {}
         for job in self._jobs:

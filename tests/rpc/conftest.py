@@ -198,7 +198,7 @@ def _administration(
     layout: Layout, scheduler: Scheduler, batches: Batches, log: Lines, slices: Slices
 ) -> Administration:
     drain = Drain(
-        path=layout.stop_file, work=scheduler, unfinished=batches.active.values, now=partial(now, "boot"), log=log
+        path=layout.stop_file, work=scheduler, unfinished=batches.unfinished, now=partial(now, "boot"), log=log
     )
     config = LiveConfig(file=None, environment={"JOBWORKER_PATHS__DATA": layout.data}, clock_ns=time.time_ns)
     report = Report(
@@ -210,7 +210,7 @@ def _administration(
         certificates=[],
         drain=drain,
         work=scheduler,
-        unfinished=batches.active.values,
+        unfinished=batches.unfinished,
         config=config,
         slices=slices,
     )

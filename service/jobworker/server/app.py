@@ -209,9 +209,7 @@ async def _start(  # noqa: PLR0915
     )
     parts.push_async_callback(scheduler.close)
     scheduler.recover(found)
-    drain = Drain(
-        path=layout.stop_file, work=scheduler, unfinished=batches.active.values, now=partial(now, boot), log=log
-    )
+    drain = Drain(path=layout.stop_file, work=scheduler, unfinished=batches.unfinished, now=partial(now, boot), log=log)
     parts.callback(drain.close)
     scheduler.resumed = drain.again
     worker = LocalWorker(listener=scheduler, log=log)
@@ -259,7 +257,7 @@ async def _start(  # noqa: PLR0915
                 certificates=_expiries(tls),
                 drain=drain,
                 work=scheduler,
-                unfinished=batches.active.values,
+                unfinished=batches.unfinished,
                 config=config,
                 slices=slices,
                 problems=lambda: datafolder.problems(ledger, found, worker),
@@ -298,7 +296,7 @@ async def _start(  # noqa: PLR0915
             server=server,
             config=config,
             store=store_size,
-            unfinished=batches.active.values,
+            unfinished=batches.unfinished,
             role_of=identity.role_of,
             passwords=identity.passwords,
             volumes={"data": layout.data, "logs": str(folders.path("logs"))},

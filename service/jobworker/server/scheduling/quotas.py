@@ -67,7 +67,7 @@ class Quotas:
             raise ExhaustedError(
                 "the service's disk is nearly full", subject="service", retry_after_seconds=_FULL_RETRY_SECONDS
             )
-        batches, _ = self._batches.unfinished(user)
+        batches, _ = self._batches.unfinished_of(user)
         if batches + len(self._uploads.get(user, ())) >= self.limits.user_unfinished_batches:
             raise exhausted(user, f"{self.limits.user_unfinished_batches} unfinished batches")
         room = self.jobs_left(user)
@@ -77,7 +77,7 @@ class Quotas:
 
     def jobs_left(self, user: str) -> int:
         """How many more unfinished jobs a user may have; below zero: so many too many."""
-        _, jobs = self._batches.unfinished(user)
+        _, jobs = self._batches.unfinished_of(user)
         return self.limits.user_unfinished_jobs - jobs - sum([upload.count for upload in self._uploads.get(user, ())])
 
 

@@ -47,10 +47,14 @@ class Batches:
         if not mine:
             del self._users[batch.header.user]
 
-    def unfinished(self, user: str) -> tuple[int, int]:
+    def unfinished(self) -> list[ActiveBatch]:
+        """Those that have jobs that are not final; of the others the folders are about to be moved."""
+        return [batch for batch in self.active.values() if not batch.complete]
+
+    def unfinished_of(self, user: str) -> tuple[int, int]:
         """How many unfinished batches a user has, and how many jobs of them are not final."""
-        mine = self._users.get(user, {})
-        return len(mine), sum([batch.open_count for batch in mine.values()])
+        mine = [batch for batch in self._users.get(user, {}).values() if not batch.complete]
+        return len(mine), sum([batch.open_count for batch in mine])
 
     def find(self, correlation_id: CorrelationId, *, user: str | None) -> BatchView:
         """The batch of an id, if it is the user's; None is anyone's.
