@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobworker.v1 import job_pb2, query_pb2
+from tests.harness.clockshift import ClockShift
 from tests.harness.scratch import folder as scratch_folder
 from tests.harness.service import Api, Service, running
 
@@ -72,3 +73,9 @@ def service(tmp_path: Path) -> Iterator[Service]:
     """A service of the test's own."""
     with running(tmp_path / "service") as own:
         yield own
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> ClockShift:
+    """Clocks that jump, for whatever is started with its `env`."""
+    return ClockShift(tmp_path)

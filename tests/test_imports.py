@@ -76,7 +76,7 @@ LAW: dict[str, set[str]] = {
     "server/control": {"server.telemetry"},
     "server/reach": {"server.config", "server.scheduling", "server.telemetry"},
     "server/healthcheck": {"jobpki", "server.config"},
-    "server/fsck": {"server.store"},
+    "server/fsck": {"server.store", "server/errors"},
     "server/cli": {
         "executor", "server.config", "server.telemetry", "server/app", "server/control", "server/fsck",
         "server/healthcheck",

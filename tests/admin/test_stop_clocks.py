@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,7 @@ import pytest
 from jobworker.server.clocks import Now
 from jobworker.server.scheduling.deadline import Deadline
 from tests.harness.admin import Admin, kill_server
-from tests.harness.clockshift import ClockShift
-from tests.harness.pki import make_pki
+from tests.harness.clockshift import ClockShift, shifted_service
 from tests.harness.service import Api, Service
 from tests.harness.wait import until
 
@@ -23,19 +21,10 @@ SECOND_NS = 1_000_000_000
 
 
 @pytest.fixture
-def clock(tmp_path: Path) -> ClockShift:
-    return ClockShift(tmp_path)
-
-
-@pytest.fixture
 def service(tmp_path: Path, clock: ClockShift) -> Iterator[Service]:
-    """One whose clocks jump, with certificates that were made long before."""
-    made = Service(tmp_path / "service", variables=clock.env)
-    made.passwords = make_pki(made.pki, now=datetime.now(UTC) - timedelta(days=7)).passwords
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+    """One whose clocks jump."""
+    with shifted_service(tmp_path / "service", clock) as made:
+        yield made
 
 
 def running_job(service: Service) -> str:

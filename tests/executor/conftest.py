@@ -13,6 +13,7 @@ import pytest
 
 from jobworker.executor import bundle
 from tests.harness.executor import Executor
+from tests.harness.failcalls import FailCalls
 from tests.harness.memory import limited_group
 
 
@@ -47,6 +48,20 @@ def plain(pyz: Path, tmp_path: Path) -> Iterator[Executor]:
     with Executor(pyz, tmp_path) as started:
         started.attach()
         yield started
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> FailCalls:
+    """Calls that fail on demand, for whatever is started with its `env`."""
+    return FailCalls(tmp_path)
+
+
+@pytest.fixture
+def failing(pyz: Path, tmp_path: Path, scratch: Path, calls: FailCalls) -> Iterator[Executor]:
+    """An executor whose calls can be made to fail."""
+    with Executor(pyz, tmp_path, "--work", str(scratch / "work"), env={**os.environ, **calls.env}) as executor:
+        executor.attach()
+        yield executor
 
 
 def interpreters() -> list[str]:

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,6 @@ import pytest
 from jobworker.executor.protocol import FEATURES, Connection, Message
 from tests.harness.executor import Executor, alive, wait_until
 from tests.harness.failcalls import FailCalls
-
-
-@pytest.fixture
-def calls(tmp_path: Path) -> FailCalls:
-    return FailCalls(tmp_path)
-
-
-@pytest.fixture
-def failing(pyz: Path, tmp_path: Path, scratch: Path, calls: FailCalls) -> Iterator[Executor]:
-    """An executor whose calls can be made to fail."""
-    with Executor(pyz, tmp_path, "--work", str(scratch / "work"), env={**os.environ, **calls.env}) as executor:
-        executor.attach()
-        yield executor
 
 
 @pytest.mark.parametrize("error", [errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.EIO])

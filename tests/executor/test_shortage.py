@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,6 @@ from tests.harness.executor import Executor, wait_until
 from tests.harness.failcalls import FailCalls
 
 MANY = 500
-
-
-@pytest.fixture
-def calls(tmp_path: Path) -> FailCalls:
-    return FailCalls(tmp_path)
-
-
-@pytest.fixture
-def failing(pyz: Path, tmp_path: Path, scratch: Path, calls: FailCalls) -> Iterator[Executor]:
-    """An executor whose calls can be made to fail."""
-    with Executor(pyz, tmp_path, "--work", str(scratch / "work"), env={**os.environ, **calls.env}) as executor:
-        executor.attach()
-        yield executor
 
 
 @pytest.mark.parametrize(

@@ -42,15 +42,14 @@ def test_each_has_its_own_folder_and_all_the_same_start(
 
 
 def test_a_few_threads_start_jobs_at_the_same_time(pyz: Path, tmp_path: Path) -> None:
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one processor")
     calls = FailCalls(tmp_path)
     with Executor(pyz, tmp_path, env={**os.environ, **calls.env}) as executor:
         executor.attach()
         orders = [executor.order("true", "") for _ in range(200)]
         executor.give(*orders)
         assert {executor.end(order["id"])["code"] for order in orders} == {0}
-        assert calls.most_at_once("posix_spawn") > 1
+        # As many as there are processors for, up to a few: on a single one the control thread starts them all.
+        assert (calls.most_at_once("posix_spawn") > 1) == (len(os.sched_getaffinity(0)) > 1)
 
 
 def test_some_of_those_that_start_together_cannot_and_the_others_do(executor: Executor, scratch: Path) -> None:

@@ -4,12 +4,16 @@ whose jobs get an environment without it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
-import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-_SOURCE = Path(__file__).with_name("clockshift.c")
+from tests.harness.pki import make_pki
+from tests.harness.preload import build
+from tests.harness.service import Service
 
 
 class ClockShift:
@@ -18,8 +22,7 @@ class ClockShift:
     def __init__(self, folder: Path) -> None:
         """`folder`: where library and file are put; others must be able to read it where the process is another
         user's."""
-        library = folder / "clockshift.so"
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl"], check=True)
+        library = build("clockshift", folder)
         self._path = folder / "clockshift"
         self._day_seconds = self._steady_seconds = 0.0
         self._path.write_bytes(bytes(16))
@@ -41,3 +44,14 @@ class ClockShift:
     def _write(self, offset: int, seconds: float) -> None:
         with self._path.open("r+b") as file:
             os.pwrite(file.fileno(), struct.pack("=q", round(seconds * 1e9)), offset)
+
+
+@contextlib.contextmanager
+def shifted_service(folder: Path, clock: ClockShift, **settings: str) -> Iterator[Service]:
+    """A running service whose clocks jump, with certificates that were made long before."""
+    made = Service(folder, variables=clock.env, **settings)
+    made.passwords = make_pki(made.pki, now=datetime.now(UTC) - timedelta(days=7)).passwords
+    try:
+        yield made.start()
+    finally:
+        made.stop()

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 from pathlib import Path
 
-_SOURCE = Path(__file__).with_name("failcalls.c")
+from tests.harness.preload import build
+
 _CALLS = (
     "recvmsg", "sendmsg", "send", "socket", "pipe2", "epoll_ctl", "memfd_create", "posix_spawn", "fork", "mkdir",
     "pidfd_open", "opendir", "poll",
@@ -22,8 +22,7 @@ class FailCalls:
 
     def __init__(self, folder: Path) -> None:
         """`folder`: where library and file are put."""
-        library = folder / "failcalls.so"
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl"], check=True)
+        library = build("failcalls", folder)
         self._path = folder / "failcalls"
         self._path.write_bytes(bytes(_SIZE * len(_CALLS)))
         self._path.chmod(0o666)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from jobworker.v1 import job_pb2
 from tests.harness.admin import Admin
-from tests.harness.clockshift import ClockShift
-from tests.harness.pki import make_pki
+from tests.harness.clockshift import ClockShift, shifted_service
 from tests.harness.service import Api, Service
 from tests.harness.wait import until
 
@@ -19,19 +17,10 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def clock(tmp_path: Path) -> ClockShift:
-    return ClockShift(tmp_path)
-
-
-@pytest.fixture
 def service(tmp_path: Path, clock: ClockShift) -> Iterator[Service]:
-    """One whose clocks jump, with certificates that were made long before."""
-    made = Service(tmp_path / "service", variables=clock.env)
-    made.passwords = make_pki(made.pki, now=datetime.now(UTC) - timedelta(days=7)).passwords
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+    """One whose clocks jump."""
+    with shifted_service(tmp_path / "service", clock) as made:
+        yield made
 
 
 def in_order(api: Api, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from jobworker.v1 import job_pb2, schedule_pb2
 from tests.harness.admin import Admin
+from tests.harness.fill import fill
 from tests.harness.service import Service, running
 from tests.harness.wait import until
 
@@ -30,15 +30,6 @@ def small(tmp_path: Path) -> Iterator[Service]:
             yield service
     finally:
         subprocess.run(["umount", "-l", str(data)], check=True)
-
-
-def fill(path: Path) -> None:
-    """Writes until not a byte goes in."""
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    file.write(b"x" * size)
 
 
 def test_a_batch_for_which_there_is_no_room_is_refused_whole(small: Service) -> None:

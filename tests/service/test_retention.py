@@ -6,7 +6,6 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -15,8 +14,7 @@ import pytest
 from jobworker.server.store.layout import Layout
 from jobworker.server.store.retention import candidates
 from tests.harness.admin import Admin
-from tests.harness.clockshift import ClockShift
-from tests.harness.pki import make_pki
+from tests.harness.clockshift import ClockShift, shifted_service
 from tests.harness.service import Api, Service, running
 from tests.harness.wait import until
 
@@ -66,19 +64,10 @@ def test_days_that_are_too_young_are_not_looked_at_and_those_to_come_are(tmp_pat
 
 
 @pytest.fixture
-def clock(tmp_path: Path) -> ClockShift:
-    return ClockShift(tmp_path)
-
-
-@pytest.fixture
 def shifted(tmp_path: Path, clock: ClockShift) -> Iterator[Service]:
-    """A service whose clocks jump, with certificates that were made long before."""
-    made = Service(tmp_path / "service", variables=clock.env, RETENTION__FINISHED_SECONDS="900")
-    made.passwords = make_pki(made.pki, now=datetime.now(UTC) - timedelta(days=7)).passwords
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+    """A service whose clocks jump."""
+    with shifted_service(tmp_path / "service", clock, RETENTION__FINISHED_SECONDS="900") as made:
+        yield made
 
 
 class Sweeps:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from jobworker.server.errors import DamagedError
 from jobworker.server.store.fsck import Checked, Fsck, Problem
 from jobworker.server.store.layout import DataInUseError, Layout
 
@@ -28,6 +29,9 @@ def run(data: Path, *, repair: bool, as_json: bool) -> int:
         return _CANNOT
     try:
         found = Fsck(layout, repair=repair, progress=_tell_progress).run()
+    except DamagedError as e:
+        print(f"jobworker: {e.path}: {e}", file=sys.stderr)
+        return _CANNOT
     except OSError as e:
         print(f"jobworker: {e.filename or data}: {e.strerror}", file=sys.stderr)
         return _CANNOT

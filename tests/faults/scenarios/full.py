@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.faults.disk import Disk
 from tests.faults.trial import Trial
+from tests.harness.fill import fill
 
 _MIB = 96
 _INODES = 30_000  # each job has a log of its own, and the last thousand are kept free
@@ -34,20 +35,12 @@ def _fill(trial: Trial, *, kind: str, inodes: int | None) -> None:
                     trial.pause(0.2, 1.5)
                     filler = disk.place / "filler"
                     try:
-                        _fill_files(filler) if inodes else _fill_bytes(filler)
+                        _fill_files(filler) if inodes else fill(filler)
                         trial.pause(0.2, 3.0)
                     finally:
                         _empty(filler)
     finally:
         disk.close()
-
-
-def _fill_bytes(filler: Path) -> None:
-    with filler.open("wb", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    file.write(b"x" * size)
 
 
 def _fill_files(filler: Path) -> None:

@@ -25,8 +25,7 @@ _FAILED = tuple(int(state) for state in (JobState.FAILED, JobState.TIMED_OUT, Jo
 # By a job's state: 1 where it is queued, or not final; else 0.
 _IF_QUEUED = bytes(state == _QUEUED for state in range(256))
 _IF_OPEN = bytes(_QUEUED <= state <= _RUNNING for state in range(256))
-_ONES = re.compile(rb"\x01+")
-_QUEUED_RUN = _ONES  # QUEUED is 1
+_ONES = re.compile(rb"\x01+")  # in a mask, and, as QUEUED is 1, among the states
 
 
 class Batch:
@@ -246,7 +245,7 @@ class Batch:
     def still_queued(self, begin: int, stop: int) -> list[tuple[int, int]]:
         """The parts of a range that are neither final nor with an executor."""
         found = []
-        for run in _QUEUED_RUN.finditer(self.states, begin, stop):
+        for run in _ONES.finditer(self.states, begin, stop):
             at, end = run.span()
             for job in sorted(job for job in self.running if at <= job < end):
                 if at < job:

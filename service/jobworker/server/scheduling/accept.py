@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from jobworker.server.core.batch import Batch
-from jobworker.server.errors import AlreadyExistsError, ExhaustedError, UnavailableError, invalid
+from jobworker.server.errors import AlreadyExistsError, ExhaustedError, NotFoundError, UnavailableError, invalid
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchHeader, BatchOptions, JobSpec
 from jobworker.server.scheduling.quotas import AcceptLimits, Quotas, exhausted
@@ -20,9 +19,10 @@ from jobworker.server.slices import Slices
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.batchfile import BatchReader, BatchWriter, Digest, encode_spec
+from jobworker.server.store.finished import FinishedBatch
 from jobworker.server.store.layout import BATCH, Layout
 from jobworker.server.store.ledger import Ledger, unavailable
-from jobworker.server.store.syncer import SharedSync, Syncer
+from jobworker.server.store.syncer import SharedSync, ThreadSyncer
 from jobworker.server.telemetry.observe import Observer
 
 DAY_MS = 86_400_000
@@ -30,9 +30,9 @@ _BUSY_RETRY_SECONDS = 1.0
 _FULL_RETRY_SECONDS = 30.0
 # Of one job: what is more is looked at and written in a thread.
 _STRINGS = 1000
+_BYTES = 1 << 17
 # After so many more jobs of an upload it is asked again what its user may have.
 _ROOM_JOBS = 1000
-_BYTES = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Acceptor:
         layout: Layout,
         batches: Batches,
         ledger: Ledger,
-        syncer: Syncer,
+        syncer: ThreadSyncer,
         limits: AcceptLimits,
         clock_ns: Callable[[], int],
         accepted: Callable[[ActiveBatch], None],
@@ -67,7 +67,6 @@ class Acceptor:
         self.batches = batches
         self.ledger = ledger
         self.syncer = syncer
-        self.limits = limits
         self.clock_ns = clock_ns
         self.accepted = accepted
         self.observer = observer
@@ -80,7 +79,7 @@ class Acceptor:
 
     def configure(self, limits: AcceptLimits) -> None:
         """Takes other limits, for what comes from now on."""
-        self.limits = self.quotas.limits = limits
+        self.quotas.limits = limits
 
     def close(self) -> None:
         """Takes no new batches; those begun may still commit."""
@@ -112,25 +111,18 @@ class Acceptor:
             raise UnavailableError(
                 f"batch {correlation_id} is just being submitted", retry_after_seconds=_BUSY_RETRY_SECONDS
             )
-        if (reader := self._reader_of(correlation_id, user)) is not None:
-            return _RepeatedIntake(self, correlation_id, reader, single)
+        if (there := self._stored(correlation_id, user)) is not None:
+            return _RepeatedIntake(self, there, single)
         return _NewIntake(self, correlation_id, user, single, now_ns)
 
-    def _reader_of(self, correlation_id: CorrelationId, user: str) -> BatchReader | None:
-        active = self.batches.active.get(correlation_id)
-        if active is not None:
-            owner, reader = active.header.user, active.reader
-        else:
-            for owner in self.layout.users():
-                folder = self.layout.finished(owner, correlation_id)
-                if os.path.exists(folder):
-                    reader = BatchReader(folder)
-                    break
-            else:
-                return None
-        if owner != user:
+    def _stored(self, correlation_id: CorrelationId, user: str) -> ActiveBatch | FinishedBatch | None:
+        try:
+            there = self.batches.find(correlation_id, user=None)
+        except NotFoundError:
+            return None
+        if there.header.user != user:
             raise AlreadyExistsError(f"the name {correlation_id} is taken")
-        return reader
+        return there
 
 
 class Intake:
@@ -244,7 +236,7 @@ class _NewIntake(Intake):
             user=self._user,
             accepted_at=self._now_ns,
             name=options.name,
-            parallelism=options.parallelism or self._acceptor.limits.default_parallelism,
+            parallelism=options.parallelism or self._acceptor.quotas.limits.default_parallelism,
             fail_fast=options.fail_fast,
             labels=options.labels,
         )
@@ -263,13 +255,13 @@ class _NewIntake(Intake):
         return disk.create(f"{self._folder}/{BATCH}")
 
     def _add(self, line: bytes) -> None:
-        limit = self._acceptor.limits.batch_jobs
+        limit = self._acceptor.quotas.limits.batch_jobs
         if self.count >= limit:
             raise exhausted(self._user, f"{limit} jobs in one batch")
         if self.count - self._since >= min(self._room, _ROOM_JOBS):
             self._room, self._since = self._acceptor.quotas.jobs_left(self._user), self.count
             if self._room <= 0:
-                most = self._acceptor.limits.user_unfinished_jobs
+                most = self._acceptor.quotas.limits.user_unfinished_jobs
                 raise exhausted(self._user, f"{most} unfinished jobs")
         assert self._writer is not None  # noqa: S101  (_begin made it with the first job)
         self._writer.add(line)
@@ -279,7 +271,7 @@ class _NewIntake(Intake):
             raise invalid("jobs", "is empty: a batch has at least one job")
         self._acceptor.admit()  # again: a batch of many jobs is long on its way
         if self._acceptor.quotas.jobs_left(self._user) < 0:
-            most = self._acceptor.limits.user_unfinished_jobs
+            most = self._acceptor.quotas.limits.user_unfinished_jobs
             raise exhausted(self._user, f"{most} unfinished jobs")
         writer, ledger = self._writer, self._acceptor.ledger
         content = writer.finish()
@@ -288,6 +280,7 @@ class _NewIntake(Intake):
         batch = ActiveBatch(
             folder=self._folder,
             header=self._header,
+            digest=self._digest.hex(),
             state=Batch(job_count=self.count, parallelism=self._header.parallelism, fail_fast=self._header.fail_fast),
             reader=BatchReader(self._folder, writer.offsets, content=content),
         )
@@ -342,10 +335,9 @@ class _NewIntake(Intake):
 class _RepeatedIntake(Intake):
     """A batch that is there already: it is only compared."""
 
-    def __init__(self, acceptor: Acceptor, correlation_id: CorrelationId, reader: BatchReader, single: bool) -> None:
-        super().__init__(acceptor, correlation_id, single)
-        # At once: when the batch ends, its folder moves.
-        self._header, self._closing = reader.header(), reader.closing()
+    def __init__(self, acceptor: Acceptor, there: ActiveBatch | FinishedBatch, single: bool) -> None:
+        super().__init__(acceptor, there.header.correlation_id, single)
+        self._there = there
 
     def _begin(self, options: BatchOptions) -> None:
         """The options are in the digest."""
@@ -354,6 +346,6 @@ class _RepeatedIntake(Intake):
         self._digest.add_job(line)
 
     async def commit(self) -> Accepted:
-        if self._closing is None or self._closing[1] != self._digest.hex():
+        if self._there.digest != self._digest.hex():
             raise AlreadyExistsError(f"batch {self.correlation_id} exists with another content")
-        return Accepted(self.correlation_id, True, self._header.accepted_at, self._closing[0])
+        return Accepted(self.correlation_id, True, self._there.header.accepted_at, self._there.job_count)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _RANGES_AT_ONCE = 300  # some 2 ms
 
+# Comes to an end when what was recorded is durable; its result is what failed, if something did.
+Durable = asyncio.Future[ExhaustedError | UnavailableError | None]
 # Which jobs of a batch are meant: a byte of 1 for each of them, or (None) all.
 Wanted = bytes | bytearray | None
 
@@ -73,7 +75,7 @@ class Canceller:
             ExhaustedError, UnavailableError: the skipped ones could not be recorded; those that run are being ended.
         """
         running = batch.recorded.running
-        self.stop(_ids(batch, [i for i in running if wanted is None or wanted[i]]), grace_seconds)
+        self.stop([batch.job_id(i) for i in running if wanted is None or wanted[i]], grace_seconds)
         skipped = self.skip(batch, batch.recorded.queued_ranges(wanted), reason)
         if skipped is not None:
             failure = await asyncio.shield(skipped)
@@ -89,7 +91,7 @@ class Canceller:
     def fail_fast(self, batch: ActiveBatch) -> None:
         """Ends what is not final of a batch in which a job failed. Called again until nothing is left: what could not
         be recorded is tried then."""
-        fresh = [job_id for job_id in _ids(batch, list(batch.recorded.running)) if job_id not in self._stopping]
+        fresh = [job_id for job_id in map(batch.job_id, batch.recorded.running) if job_id not in self._stopping]
         self.stop(fresh, None)
         if batch.recorded.queued_count and self._ledger.problem is None:
             self.skip(batch, batch.recorded.queued_ranges(None), EndReason.FAIL_FAST)
@@ -118,16 +120,14 @@ class Canceller:
         for (grace_seconds, interrupt), job_ids in alike.items():
             self.stop(job_ids, grace_seconds, interrupt=interrupt)
 
-    def skip(
-        self, batch: ActiveBatch, ranges: Iterator[tuple[int, int]], reason: EndReason
-    ) -> asyncio.Future[ExhaustedError | UnavailableError | None] | None:
+    def skip(self, batch: ActiveBatch, ranges: Iterator[tuple[int, int]], reason: EndReason) -> Durable | None:
         """Skips what is still queued of the ranges, ascending. Returns None when nothing was, else what comes to an end
         when all of it is durable, or tells what failed."""
         some = list(islice(ranges, _RANGES_AT_ONCE))
         try:
             first = self._skip(batch, some, reason)
         except (ExhaustedError, UnavailableError) as e:
-            failed: asyncio.Future[ExhaustedError | UnavailableError | None]
+            failed: Durable
             failed = asyncio.get_running_loop().create_future()
             failed.set_result(e)
             return failed
@@ -139,19 +139,17 @@ class Canceller:
 
     def skip_if_stopping(self, batch: ActiveBatch, indexes: Sequence[int], reason: EndReason) -> None:
         """Jobs that were ordered are queued again; those that were to end are skipped, but for interrupted ones."""
-        for index, job_id in zip(indexes, _ids(batch, indexes), strict=True):
-            _, interrupted = self._stopping.pop(job_id, (None, True))
+        for index in indexes:
+            _, interrupted = self._stopping.pop(batch.job_id(index), (None, True))
             if not interrupted:
                 self.skip(batch, iter([(index, index + 1)]), reason)
 
-    def _skip(
-        self, batch: ActiveBatch, ranges: list[tuple[int, int]], reason: EndReason
-    ) -> asyncio.Future[ExhaustedError | UnavailableError | None] | None:
+    def _skip(self, batch: ActiveBatch, ranges: list[tuple[int, int]], reason: EndReason) -> Durable | None:
         at = self._clock_ns()
         records = [
             Skipped(begin, stop, reason, at) for some in ranges for begin, stop in batch.recorded.still_queued(*some)
         ]
-        durable: asyncio.Future[ExhaustedError | UnavailableError | None]
+        durable: Durable
         durable = asyncio.get_running_loop().create_future()
         if not self._ledger.record(batch, records, partial(self._skipped, batch, records, durable)):
             return None
@@ -162,7 +160,7 @@ class Canceller:
         self,
         batch: ActiveBatch,
         records: list[Skipped],
-        durable: asyncio.Future[ExhaustedError | UnavailableError | None],
+        durable: Durable,
         error: OSError | None,
     ) -> None:
         if error is not None:
@@ -175,7 +173,7 @@ class Canceller:
     async def _skip_rest(
         self,
         batch: ActiveBatch,
-        first: asyncio.Future[ExhaustedError | UnavailableError | None] | None,
+        first: Durable | None,
         ranges: Iterator[tuple[int, int]],
         reason: EndReason,
     ) -> ExhaustedError | UnavailableError | None:
@@ -192,7 +190,3 @@ class Canceller:
             batch.cancels -= 1
             self._again(batch)
         return None
-
-
-def _ids(batch: ActiveBatch, indexes: Sequence[int]) -> list[str]:
-    return [f"{batch.header.correlation_id}/{index}" for index in indexes]

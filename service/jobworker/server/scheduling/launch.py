@@ -75,13 +75,13 @@ class Launcher:
         """
         launch = _Launch(batch, jobs, epoch, self._clock_ns())
         self._ledger.record(batch, [Ordered(jobs, epoch, launch.at)], lambda error: self._recorded(launch, error))
-        self.under_way.update(_ids(launch))
+        self.under_way.update(map(launch.batch.job_id, launch.jobs))
         self._ledger.files.do(lambda: _make(launch, settings), lambda made, _: self._made(launch, made))
 
     def _recorded(self, launch: _Launch, error: OSError | None) -> None:
         launch.durable = error is None
         if error is not None:
-            self.under_way.difference_update(_ids(launch))
+            self.under_way.difference_update(map(launch.batch.job_id, launch.jobs))
             if launch.made is not None:
                 _close(launch.made)
             launch.jobs = ()
@@ -97,7 +97,7 @@ class Launcher:
 
     def _send(self, launch: _Launch, made: _Made) -> None:
         batch, worker = launch.batch, self._worker
-        self.under_way.difference_update(_ids(launch))
+        self.under_way.difference_update(map(launch.batch.job_id, launch.jobs))
         waiting = list(made.waiting)
         if worker is None or worker.epoch != launch.epoch:
             # The executor went, or another came, before it was told of them: for certain they did not start.
@@ -163,7 +163,3 @@ def _close(made: _Made) -> None:
     for order in made.orders:
         close_files(order)
     made.orders = []
-
-
-def _ids(launch: _Launch) -> list[str]:
-    return [f"{launch.batch.header.correlation_id}/{index}" for index in launch.jobs]

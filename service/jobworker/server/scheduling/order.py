@@ -60,7 +60,7 @@ def make_order(batch: ActiveBatch, index: int, settings: RunSettings) -> Order:
             raise CannotOrderError(detail, reason=EndReason.DAMAGED, logs=len(streams)) from e
         raise
     return Order(
-        id=f"{batch.header.correlation_id}/{index}",
+        id=batch.job_id(index),
         index=index,
         slots=batch.header.parallelism,
         spec=spec,

@@ -67,18 +67,22 @@ class Quotas:
             raise ExhaustedError(
                 "the service's disk is nearly full", subject="service", retry_after_seconds=_FULL_RETRY_SECONDS
             )
-        batches, _ = self._batches.unfinished_of(user)
-        if batches + len(self._uploads.get(user, ())) >= self.limits.user_unfinished_batches:
+        batches, jobs = self._unfinished(user)
+        if batches >= self.limits.user_unfinished_batches:
             raise exhausted(user, f"{self.limits.user_unfinished_batches} unfinished batches")
-        room = self.jobs_left(user)
-        if room <= 0:
+        if jobs >= self.limits.user_unfinished_jobs:
             raise exhausted(user, f"{self.limits.user_unfinished_jobs} unfinished jobs")
-        return room
+        return self.limits.user_unfinished_jobs - jobs
 
     def jobs_left(self, user: str) -> int:
         """How many more unfinished jobs a user may have; below zero: so many too many."""
-        _, jobs = self._batches.unfinished_of(user)
-        return self.limits.user_unfinished_jobs - jobs - sum([upload.count for upload in self._uploads.get(user, ())])
+        return self.limits.user_unfinished_jobs - self._unfinished(user)[1]
+
+    def _unfinished(self, user: str) -> tuple[int, int]:
+        """Batches and jobs, of what was accepted and of what is being submitted."""
+        batches, jobs = self._batches.unfinished_of(user)
+        uploads = self._uploads.get(user, ())
+        return batches + len(uploads), jobs + sum([upload.count for upload in uploads])
 
 
 def exhausted(user: str, what: str) -> ExhaustedError:

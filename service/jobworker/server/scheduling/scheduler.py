@@ -137,7 +137,7 @@ class Scheduler:
     def cancel_running(self, *, interrupt: bool = False) -> None:
         """Ends every running job, with the usual grace; as interrupted, or as cancelled."""
         for batch in self._batches.active.values():
-            self._canceller.stop(_ids(batch, batch.recorded.running), None, interrupt=interrupt)
+            self._canceller.stop(map(batch.job_id, batch.recorded.running), None, interrupt=interrupt)
 
     def skip_queued(self, batch: ActiveBatch) -> None:
         """Skips the jobs of a batch that have not started.
@@ -174,7 +174,7 @@ class Scheduler:
         for batch in list(self._batches.active.values()):
             returned = []
             for index, epoch in batch.recorded.running.items():
-                job_id = f"{batch.header.correlation_id}/{index}"
+                job_id = batch.job_id(index)
                 if job_id in picture.running or job_id in picture.ended or job_id in picture.waiting:
                     continue
                 if job_id in self._launcher.under_way:
@@ -199,8 +199,12 @@ class Scheduler:
     def started(self, jobs: list[tuple[str, int]]) -> None:
         known: defaultdict[ActiveBatch, list[Started]] = defaultdict(list)
         for job_id, at in jobs:
-            if (found := self._find(job_id)) is not None and found[1] not in found[0].recorded.started:
-                known[found[0]].append(Started(found[1], at))
+            found = self._find(job_id)
+            if found is None:
+                continue
+            batch, index = found
+            if index in batch.recorded.running and index not in batch.recorded.started:
+                known[batch].append(Started(index, at))
         for batch, records in known.items():
             # What cannot be recorded the end tells as well, and so does the next picture.
             with contextlib.suppress(ExhaustedError, UnavailableError):
@@ -216,11 +220,12 @@ class Scheduler:
         durable = []
         for job_id, end in jobs:
             found = self._find(job_id)
-            if found is None:
-                if not self._is_open(job_id):
-                    durable.append(job_id)  # recorded by a server before, and its acknowledgement lost
+            if found is None or found[0].job_state(found[1]).final:
+                durable.append(job_id)  # recorded by a server before, and its acknowledgement lost
                 continue
             batch, index = found
+            if index not in batch.recorded.running:
+                continue  # its end is recorded, and acknowledged when that is durable
             if end.reason is EndReason.INTERRUPTED and end.started_at is None:
                 returned[batch].append(index)
             elif end.reason is EndReason.CANCELLED and batch.recorded.fails_fast:
@@ -234,18 +239,10 @@ class Scheduler:
         self._acknowledge(durable)
 
     def _find(self, job_id: str) -> tuple[ActiveBatch, int] | None:
-        """The batch and index of a job that is recorded as ordered and not as ended."""
+        """The batch and index of a job of an unfinished batch."""
         correlation_id, _, number = job_id.partition("/")
         batch = self._batches.active.get(CorrelationId(correlation_id))
-        if batch is None or not number.isdigit() or int(number) not in batch.recorded.running:
-            return None
-        return batch, int(number)
-
-    def _is_open(self, job_id: str) -> bool:
-        """Its end is recorded, perhaps, and not durable."""
-        correlation_id, _, number = job_id.partition("/")
-        batch = self._batches.active.get(CorrelationId(correlation_id))
-        return batch is not None and number.isdigit() and not batch.job_state(int(number)).final
+        return None if batch is None or not number.isdigit() else (batch, int(number))
 
     # -- starting
 
@@ -307,7 +304,7 @@ class Scheduler:
 
     def _return(self, batch: ActiveBatch, indexes: Sequence[int]) -> None:
         """Jobs that were ordered did not start: they are queued again, or skipped if they were to end."""
-        ids = list(_ids(batch, indexes))
+        ids = list(map(batch.job_id, indexes))
         try:
             self._ledger.record(batch, [Returned(index) for index in indexes], partial(self._returned, ids))
         except (ExhaustedError, UnavailableError) as e:
@@ -343,7 +340,7 @@ class Scheduler:
         if untold:  # of a quick job the end alone is told
             self._observer.jobs_started(batch.header, untold)
         self._observer.jobs_ended(batch.header, ends)
-        ids = list(_ids(batch, [index for index, _ in ends]))
+        ids = [batch.job_id(index) for index, _ in ends]
         self._canceller.ended(ids)
         self._acknowledge(ids)
 
@@ -372,7 +369,3 @@ class Scheduler:
         for batch in list(self._batches.active.values()):
             self._advance(batch)
         self.resumed()
-
-
-def _ids(batch: ActiveBatch, indexes: Sequence[int] | dict[int, str]) -> list[str]:
-    return [f"{batch.header.correlation_id}/{index}" for index in indexes]

@@ -38,8 +38,9 @@ T = TypeVar("T")
 class ActiveBatch:
     """A BatchView. The ledger alone changes it."""
 
-    def __init__(self, *, folder: str, header: BatchHeader, state: Batch, reader: BatchReader) -> None:
+    def __init__(self, *, folder: str, header: BatchHeader, digest: str, state: Batch, reader: BatchReader) -> None:
         self.header = header
+        self.digest = digest
         self.job_count = state.job_count
         self.reader = reader
         self.recorded = state
@@ -98,6 +99,10 @@ class ActiveBatch:
         end = self._where_it_lies(lambda: self._read_end(index, spec.output)) if state.final else None
         started_at = end.started_at if end is not None else self.visible.started.get(index)
         return JobView(index, spec, state, started_at, end)
+
+    def job_id(self, index: int) -> str:
+        """What an executor calls a job."""
+        return f"{self.header.correlation_id}/{index}"
 
     def log_path(self, index: int, stream: LogStream) -> str:
         return f"{self.folder}/{log_name(index, stream, self.job_count)}"
@@ -203,6 +208,11 @@ class ActiveBatch:
         self.reader.content = b""
         del self.tail[:count]
         self.written += count
+
+    def recovered(self, written: int, tail: bytearray) -> None:
+        """What was applied to `recorded` is durable: so much of its lines is in the file, and these are not."""
+        self.visible = self.recorded.copy()
+        self.written, self.tail, self.recorded_bytes = written, tail, written + len(tail)
 
     def forget_undurable(self) -> None:
         """What was handed to the commit log, and did not become durable, never happened."""

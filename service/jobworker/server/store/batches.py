@@ -56,7 +56,7 @@ class Batches:
         mine = [batch for batch in self._users.get(user, {}).values() if not batch.complete]
         return len(mine), sum([batch.open_count for batch in mine])
 
-    def find(self, correlation_id: CorrelationId, *, user: str | None) -> BatchView:
+    def find(self, correlation_id: CorrelationId, *, user: str | None) -> ActiveBatch | FinishedBatch:
         """The batch of an id, if it is the user's; None is anyone's.
 
         Raises:

@@ -10,6 +10,8 @@ import errno
 import os
 import shutil
 
+from jobworker.server.store.layout import sync_folder
+
 # What a file system that has no such call says.
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
@@ -64,12 +66,8 @@ class Disk:
         os.fsync(fd)
 
     def sync_folder(self, path: str) -> None:
-        """Makes a folder's entries durable (fsync(2): a file's own fsync does not promise its entry)."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        """Makes a folder's entries durable."""
+        sync_folder(path)
 
     def sync_all(self, folder: str) -> None:
         """Makes everything on the folder's file system durable (syncfs(2)), what others wrote included."""

@@ -5,18 +5,16 @@ nothing that was acknowledged. Reads everything, so it takes as long as there is
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobworker.server.core.batch import Batch
 from jobworker.server.errors import DamagedError, InvalidRequestError
-from jobworker.server.ids import CorrelationId
 from jobworker.server.model import JobState, TransitionError
 from jobworker.server.store import results
 from jobworker.server.store.active import ActiveBatch
-from jobworker.server.store.commitlog import segments
-from jobworker.server.store.frames import Accept, FormatError, Gone, read_segment
+from jobworker.server.store.committed import CommittedBatches
 from jobworker.server.store.layout import RESULTS, Layout
 from jobworker.server.store.replay import apply_line, read_batch
 
@@ -53,22 +51,22 @@ class Fsck:
     """One look through a data folder, whose lock is held."""
 
     def __init__(self, layout: Layout, *, repair: bool, progress: Callable[[int], object] = lambda _: None) -> None:
-        """`progress` is told how many batches were looked at, after each."""
+        """`progress` is told how many batches were looked at, after each.
+
+        Raises:
+            DamagedError: the commit log is of a newer version.
+        """
         self._layout = layout
         self._repair = repair
         self._progress = progress
         self._found = Checked()
-        self._logged: dict[str, bool] = {}  # batches that the commit log has, and whether with their content
-        self._has_log = False
-        self._log_damaged = False
+        self._log = CommittedBatches(layout, self._tell)
 
     def run(self) -> Checked:
         """Looks through everything."""
-        for _, path in segments(self._layout.commit_root):
-            self._segment(path)
         for name in sorted(os.listdir(self._layout.active_root)):
             self._unfinished(f"{self._layout.active_root}/{name}")
-        for folder in finished(self._layout):
+        for folder in self._layout.finished_folders():
             self._finished(folder)
         for place in sorted(os.listdir(self._layout.damaged_root)):
             self._tell(f"{self._layout.damaged_root}/{place}", "was set aside as damaged")
@@ -81,44 +79,24 @@ class Fsck:
             repaired = True
         self._found.problems.append(Problem(path, what, repair, repaired))
 
-    # -- the commit log
-
-    def _segment(self, path: str) -> None:
-        def damaged(at: int) -> None:
-            self._log_damaged = True
-            self._tell(path, f"cannot be read at byte {at}")
-
-        try:
-            head, frames = read_segment(Path(path).read_bytes(), damaged)
-        except FormatError as e:
-            self._log_damaged = True
-            self._tell(path, f"is of a newer jobworker: {e}")
-            return
-        self._has_log |= head is not None
-        for frame in frames:
-            if isinstance(frame, Gone):
-                self._logged.pop(frame.correlation_id, None)
-            else:
-                has_content = isinstance(frame, Accept) and bool(frame.content)
-                self._logged[frame.correlation_id] = has_content or self._logged.get(frame.correlation_id, False)
-
     # -- batches
 
     def _unfinished(self, folder: str) -> None:
         self._found.unfinished += 1
         name = os.path.basename(folder)
-        if self._has_log and name not in self._logged:
-            if self._log_damaged or os.path.exists(f"{folder}/{RESULTS}"):
+        logged = self._log.batches.get(name)
+        if self._log.boot is not None and logged is None:
+            if self._log.damaged or os.path.exists(f"{folder}/{RESULTS}"):
                 self._tell(folder, "the commit log knows nothing of it; the next start sets it aside")
             else:
                 self._tell(folder, "was never accepted", "remove it", lambda: self._layout.discard(folder))
-        elif not self._logged.get(name):  # else its files are made from the log at the next start
-            self._read(folder)
+        elif logged is None or logged.accept is None or not logged.accept.content:
+            self._read(folder)  # of the others the files are made from the log at the next start
         self._passed()
 
     def _finished(self, folder: str) -> None:
         batch = self._read(folder)
-        if batch is not None and os.path.basename(folder) not in self._logged:
+        if batch is not None and os.path.basename(folder) not in self._log.batches:
             self._whole(folder, batch.recorded)
         self._passed()
 
@@ -154,20 +132,6 @@ class Fsck:
             self._tell(
                 path, "its closing line is missing, or not right", "write it", lambda: _close(path, end, closing)
             )
-
-
-def finished(layout: Layout) -> Iterator[str]:
-    """The folders of all finished batches."""
-    for user in layout.users():
-        root = layout.user_root(user)
-        for day in sorted(os.listdir(root)):
-            for minute in sorted(os.listdir(f"{root}/{day}")):
-                for name in sorted(os.listdir(f"{root}/{day}/{minute}")):
-                    try:
-                        CorrelationId.parse(name)
-                    except InvalidRequestError:
-                        continue
-                    yield f"{root}/{day}/{minute}/{name}"
 
 
 def _end_of_last_end(path: str) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from jobworker.server.ids import CorrelationId
@@ -93,6 +94,10 @@ class Layout:
         """Who has finished batches."""
         return sorted(os.listdir(self.finished_root))
 
+    def finished_folders(self) -> Iterator[str]:
+        """The folders of all finished batches, in the order of users and times; what goes away meanwhile is none."""
+        return _below(self.finished_root, 4)  # user, day, minute, id
+
     def discard(self, folder: str) -> None:
         """Removes a folder: out of sight by one rename, then for good. Absent is fine."""
         grave = self.bury(folder)
@@ -114,6 +119,18 @@ class Layout:
         place = f"{self.damaged_root}/{os.path.basename(folder)}.{os.urandom(4).hex()}"
         os.rename(folder, place)
         return place
+
+
+def _below(root: str, depth: int) -> Iterator[str]:
+    if depth == 0:
+        yield root
+        return
+    try:
+        names = sorted(os.listdir(root))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        yield from _below(f"{root}/{name}", depth - 1)
 
 
 def log_name(index: int, stream: LogStream, job_count: int) -> str:

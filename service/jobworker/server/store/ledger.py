@@ -70,7 +70,6 @@ class Ledger:
         self._idle = asyncio.Event()
         self._in_flight = 0
         self._closing = False
-        self._problem: OSError | None = None
         self.files = Projector(layout=layout, batches=batches, disk=self.disk, log=log)
         self._checkpoints = SerialThread(name="checkpoint")
         self._oldest = 1  # segment that is there
@@ -104,6 +103,7 @@ class Ledger:
             self._use(self._commits.make(self._commits.last + 1, _base(batches)))
             _remove(self.disk, self._layout.commit_root, segments)
         except OSError as error:
+            self._commits.problem = error
             self._failed(error)
         for batch in waiting:
             self.files.write(batch)
@@ -123,7 +123,7 @@ class Ledger:
     @property
     def problem(self) -> OSError | None:
         """Why nothing can be recorded now."""
-        return self._problem
+        return self._commits.problem
 
     def check(self) -> None:
         """Returns if something can be recorded now.
@@ -137,8 +137,8 @@ class Ledger:
             raise UnavailableError("the disk is too slow: its checkpoints fall behind", retry_after_seconds=5)
 
     def _check_problem(self) -> None:
-        if self._problem is not None:
-            raise unavailable(self._problem)
+        if self.problem is not None:
+            raise unavailable(self.problem)
         if self._closing:
             raise UnavailableError("the service is stopping", retry_after_seconds=_RETRY_SECONDS)
 
@@ -274,7 +274,7 @@ class Ledger:
 
     def _checkpoint(self) -> None:
         """Makes durable, elsewhere, what the full segments say, and removes them."""
-        if not self._checkpointing and self._problem is None:
+        if not self._checkpointing and self.problem is None:
             self._checkpointing = True
             self.files.when_written(partial(self._files_written, self._wanted))
 
@@ -329,9 +329,7 @@ class Ledger:
     # -- after a failure
 
     def _failed(self, error: OSError) -> None:
-        if self._problem is None:
-            self._log.error("nothing can be recorded: the commit log cannot be written", problem=str(error))
-        self._problem = error
+        self._log.error("nothing can be recorded: the commit log cannot be written", problem=str(error))
         self._begin_anew_later()
 
     def _begin_anew_later(self) -> None:
@@ -357,13 +355,13 @@ class Ledger:
 
     def _made_anew(self, segment: Segment | None, error: OSError | None) -> None:
         if segment is None:
-            self._problem = error
+            self._commits.problem = error
             self._begin_anew_later()
             return
         older = range(self._oldest, segment.number)
         folder = self._layout.commit_root
         self._use(segment)
-        self._problem, self._wanted = None, 0
+        self._wanted = 0
         self._checkpoints.do(lambda: _remove(self.disk, folder, older), lambda _, __: None)
         self._log.info("the commit log is written again")
         self.resumed()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,18 +18,15 @@ from jobworker.server.errors import DamagedError, InvalidRequestError
 from jobworker.server.ids import CorrelationId
 from jobworker.server.store import results, takeover
 from jobworker.server.store.active import ActiveBatch
-from jobworker.server.store.commitlog import segments
+from jobworker.server.store.committed import CommittedBatches, Logged
 from jobworker.server.store.disk import Disk
-from jobworker.server.store.frames import Accept, FormatError, Gone, Lines, read_segment
 from jobworker.server.store.layout import BATCH, RESULTS, Layout
-from jobworker.server.store.replay import apply_line, read_batch
+from jobworker.server.store.replay import Report, apply_line, read_batch
 
 # Changes at each start of the machine: proc(5), /proc/sys/kernel/random.
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-Report = Callable[[str, str], object]
 
 
 def boot_id() -> str:
@@ -51,49 +47,6 @@ class Recovered:
     set_aside: int = 0  # could not be read
 
 
-@dataclass
-class _Logged:
-    """What the log's segments say of a batch."""
-
-    accept: Accept | None = None
-    pieces: list[Lines] = field(default_factory=list)
-
-
-class _Log:
-    """The segments, read."""
-
-    def __init__(self, layout: Layout, report: Report) -> None:
-        self.batches: dict[str, _Logged] = {}
-        self.numbers: list[int] = []
-        self.boot: str | None = None  # that the last segment was begun in; None: there is no segment
-        self.damaged = False
-        for number, path in segments(layout.commit_root):
-            self.numbers.append(number)
-            self._read(path, report)
-
-    def _read(self, path: str, report: Report) -> None:
-        def damaged(at: int) -> None:
-            self.damaged = True
-            report(path, f"the commit log cannot be read at byte {at}: what it said there is lost")
-
-        try:
-            head, frames = read_segment(Path(path).read_bytes(), damaged)
-        except FormatError as e:
-            raise DamagedError(f"the commit log is of a newer jobworker: {e}", path=path) from e
-        if head is None:
-            return
-        self.boot = head.boot
-        for frame in frames:
-            if isinstance(frame, Gone):
-                self.batches.pop(frame.correlation_id, None)
-                continue
-            logged = self.batches.setdefault(frame.correlation_id, _Logged())
-            if isinstance(frame, Accept):
-                logged.accept = frame
-            else:
-                logged.pieces.append(frame)
-
-
 def recover(*, layout: Layout, disk: Disk, boot: str, report: Report) -> Recovered:
     """Brings the files up to date and reads every unfinished batch, oldest first; nothing is synced by that
     (Ledger.begin). `report(path, problem)` is told of what could not be read.
@@ -103,7 +56,7 @@ def recover(*, layout: Layout, disk: Disk, boot: str, report: Report) -> Recover
         OSError: a file could not be read or written.
     """
     disk.make_folders(layout.commit_root)
-    log = _Log(layout, report)
+    log = CommittedBatches(layout, report)
     found = Recovered(segments=log.numbers)
     if log.boot is None:
         _take_over(layout, boot=boot, report=report, found=found)
@@ -134,7 +87,7 @@ def _take_over(layout: Layout, *, boot: str, report: Report, found: Recovered) -
         found.lost += [(batch, index) for index in lost]
 
 
-def _read_all(layout: Layout, disk: Disk, log: _Log, *, report: Report, found: Recovered) -> None:
+def _read_all(layout: Layout, disk: Disk, log: CommittedBatches, *, report: Report, found: Recovered) -> None:
     for name in sorted(os.listdir(layout.active_root)):
         if name not in log.batches:
             _unknown(layout, log, f"{layout.active_root}/{name}", report, found)
@@ -161,7 +114,7 @@ def _read_all(layout: Layout, disk: Disk, log: _Log, *, report: Report, found: R
             )
 
 
-def _unknown(layout: Layout, log: _Log, folder: str, report: Report, found: Recovered) -> None:
+def _unknown(layout: Layout, log: CommittedBatches, folder: str, report: Report, found: Recovered) -> None:
     """A folder that the log knows nothing of: a batch that was never accepted has no results. Of others nothing may be
     lost, nor where the log itself is damaged."""
     if log.damaged or os.path.exists(f"{folder}/{RESULTS}"):
@@ -188,7 +141,7 @@ def _folder(layout: Layout, correlation_id: str) -> str | None:
     return None
 
 
-def _batch(folder: str, logged: _Logged, disk: Disk, report: Report) -> ActiveBatch:
+def _batch(folder: str, logged: Logged, disk: Disk, report: Report) -> ActiveBatch:
     """Brings the folder's files to what the log says, and reads them. What a full disk does not take stays with the
     batch, to be written later."""
     content = b""
@@ -204,7 +157,7 @@ def _batch(folder: str, logged: _Logged, disk: Disk, report: Report) -> ActiveBa
     for text in tail.splitlines(keepends=True):
         apply_line(batch, json.loads(text), offset, report)
         offset += len(text)
-    batch.written, batch.tail, batch.recorded_bytes = written, tail, written + len(tail)
+    batch.recovered(written, tail)
     return batch
 
 
@@ -229,7 +182,7 @@ def _write_whole(path: str, content: bytes, disk: Disk) -> bytes:
     return b""
 
 
-def _write_lines(path: str, logged: _Logged, disk: Disk, report: Report) -> tuple[int, bytearray]:
+def _write_lines(path: str, logged: Logged, disk: Disk, report: Report) -> tuple[int, bytearray]:
     """The log's lines, each where it belongs; returns the length of the file, and what a full disk did not take."""
     size = os.path.getsize(path) if os.path.exists(path) else 0
     end, pieces = _placed(path, logged, size, report)
@@ -260,7 +213,7 @@ def _write_lines(path: str, logged: _Logged, disk: Disk, report: Report) -> tupl
     return end, tail
 
 
-def _placed(path: str, logged: _Logged, size: int, report: Report) -> tuple[int, list[tuple[int, bytes]]]:
+def _placed(path: str, logged: Logged, size: int, report: Report) -> tuple[int, list[tuple[int, bytes]]]:
     """How much of a file that long is durable, and the lines that follow, with their offsets. What lies in it below the
     first of them was synced before the log's older segments were removed; what lies behind the last never was
     durable."""

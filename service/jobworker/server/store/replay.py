@@ -35,15 +35,14 @@ def read_batch(folder: str, content: bytes = b"") -> ActiveBatch:
     if len(offsets) != closing[0] + 1:
         raise DamagedError(f"the batch's file has {len(offsets) - 1} jobs, and says {closing[0]}", path=reader.path)
     state = Batch(job_count=closing[0], parallelism=header.parallelism, fail_fast=header.fail_fast)
-    return ActiveBatch(folder=folder, header=header, state=state, reader=reader)
+    return ActiveBatch(folder=folder, header=header, digest=closing[1], state=state, reader=reader)
 
 
 def apply_line(batch: ActiveBatch, line: dict[str, object], offset: int, report: Report) -> None:
-    """Takes a line of the results in, durable and told."""
+    """Takes a line of the results in; `batch.recovered` is to follow the last."""
     try:
         record = results.decode(line)
         if record is not None and batch.recorded.apply(record):
-            batch.visible.apply(record)
             batch.note_line(record, offset)
     except (ValueError, KeyError, TypeError, IndexError, TransitionError) as e:
         report(f"{batch.folder}/{RESULTS}", f"the line at byte {offset} is passed over: {e}")

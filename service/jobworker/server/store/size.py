@@ -12,11 +12,11 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from jobworker.server.model import BatchHeader, BatchState, JobEnd
 from jobworker.server.store.layout import BATCH, RESULTS, Layout
-from jobworker.server.store.syncer import Syncer
+from jobworker.server.store.syncer import ThreadSyncer
 from jobworker.server.telemetry.observe import Observer
 from jobworker.server.threads import started
 
@@ -31,7 +31,7 @@ _Place = tuple[str, ...]  # user, day, minute, id: the order of the walk
 class StoreSize(Observer):
     """An Observer, from `begin` to `close`. `bytes` is None while the store is walked."""
 
-    def __init__(self, *, layout: Layout, syncer: Syncer, clock: Callable[[], float]) -> None:
+    def __init__(self, *, layout: Layout, syncer: ThreadSyncer, clock: Callable[[], float]) -> None:
         """The syncer's threads measure batches that a server before this one had accepted. `clock` is monotonic."""
         self._layout = layout
         self._syncer = syncer
@@ -129,7 +129,7 @@ class StoreSize(Observer):
     def _count(self) -> None:
         total = 0
         began = self._clock()
-        for folder in _finished(self._layout.finished_root):
+        for folder in self._layout.finished_folders():
             self._passed = self._place(folder)
             if self._passed[-1] not in self._own:
                 total += folder_bytes(folder)
@@ -152,19 +152,6 @@ def folder_bytes(folder: str) -> int:
         for name in names:
             total += _length(f"{place}/{name}")
     return total
-
-
-def _finished(root: str, depth: int = 4) -> Iterator[str]:
-    """Folders `depth` levels below, in order."""
-    if depth == 0:
-        yield root
-        return
-    try:
-        names = sorted(os.listdir(root))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in names:
-        yield from _finished(f"{root}/{name}", depth - 1)
 
 
 def _length(path: str) -> int:

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 from jobworker.server.threads import StartedPool
-
-
-class Syncer(Protocol):
-    """Runs blocking file work off the loop."""
-
-    def run(self, work: Callable[[], None]) -> asyncio.Future[None]:
-        """The work's outcome, on the loop."""
-        ...
 
 
 class ThreadSyncer:
@@ -34,7 +25,7 @@ class ThreadSyncer:
 class SharedSync:
     """One sync at a time of one thing, for all who ask meanwhile: who comes during a sync gets the next one."""
 
-    def __init__(self, *, syncer: Syncer, work: Callable[[], None]) -> None:
+    def __init__(self, *, syncer: ThreadSyncer, work: Callable[[], None]) -> None:
         self._syncer = syncer
         self._work = work
         self._running: asyncio.Future[None] | None = None

@@ -37,11 +37,12 @@ def read(folder: str, *, boot: str, report: Report) -> tuple[ActiveBatch | None,
             mark = line
         else:
             apply_line(batch, line, offset, report)
-    batch.recorded_bytes = batch.written = os.path.getsize(path) if os.path.exists(path) else 0
-    if mark is None or mark["boot"] == boot:
-        # On the life of the machine that wrote the mark the intents are complete: a job without one never started.
-        return batch, []
-    return batch, _lost(batch, min(int(mark["below"]), batch.job_count))
+    lost: list[int] = []
+    # On the life of the machine that wrote the mark the intents are complete: a job without one never started.
+    if mark is not None and mark["boot"] != boot:
+        lost = _lost(batch, min(int(mark["below"]), batch.job_count))
+    batch.recovered(os.path.getsize(path) if os.path.exists(path) else 0, bytearray())
+    return batch, lost
 
 
 def _lost(batch: ActiveBatch, below: int) -> list[int]:
@@ -51,8 +52,7 @@ def _lost(batch: ActiveBatch, below: int) -> list[int]:
     lost = [index for index in range(below) if not JobState(states[index]).final]
     lost += [index for index in batch.recorded.running if index >= below]
     unknown = tuple(index for index in lost if index not in batch.recorded.running)
-    for state in (batch.recorded, batch.visible):
-        state.apply(Ordered(unknown, "", 0))
+    batch.recorded.apply(Ordered(unknown, "", 0))
     return sorted(lost)
 
 
