@@ -16,7 +16,7 @@ from jobworker.server.core.records import Ended, Ordered, Record, Returned, Skip
 from jobworker.server.model import EndReason, JobEnd, JobState
 from jobworker.server.store import results
 
-ACTIONS = ("order", "start", "end", "fail", "return", "die", "cancel", "fast")
+ACTIONS = ("order", "start", "end", "fail", "return", "die", "die waiting", "cancel", "fast")
 
 
 @dataclass
@@ -43,8 +43,12 @@ class History:
             self._skip(EndReason.CANCELLED, 1 + choice % 2)
         elif action == "fast" and batch.fails_fast:
             self._skip(EndReason.FAIL_FAST, None)
-        elif action == "die":
+        elif action in ("die", "die waiting"):
             for job in running:
+                if action == "die waiting" and job not in batch.started and (job + choice) % 2:
+                    self.sent_at[job].pop()  # the executor is known not to have started it
+                    self.record(Returned(job))
+                    continue
                 self.record(Ended(job, JobEnd(JobState.LOST, EndReason.EXECUTOR_LOST, ended_at=9)))
             self.epoch += 1
         elif running:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import resource
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,49 @@ def test_orders_that_lost_their_descriptors_wait_until_there_is_room(pyz: Path, 
         resource.prlimit(inner, resource.RLIMIT_NOFILE, (hard, hard))
         assert [end["code"] for end in executor.finish(orders[:-1])] == [0] * 7
         assert executor.run("true", "")["code"] == 0
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    """As a server shares it, for the flags of orders."""
+    fd = os.memfd_create("start flags", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, 4096)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("limits", [{}, {"open_files": 100}], ids=["spawned", "forked"])
+def test_the_flag_of_an_order_is_set_when_it_starts_and_nothing_starts_once_that_cannot_be(
+    plain: Executor, memory: int, limits: dict[str, int]
+) -> None:
+    plain.send({"m": "flags", "epoch": plain.hello["epoch"]}, [memory])
+    orders = [plain.order("exec sleep 1000", slots=2, flag=flag, limits=limits) for flag in (2, 0, 5)]
+    first, second, third = plain.give(*orders)
+    plain.until(lambda: {first, second} <= plain.started.keys(), "as many starts as there are places")
+    assert os.pread(memory, 6, 0) == b"\1\0\1\0\0\0"
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    plain.stop(first)
+    plain.end(first)
+    plain.until(lambda: any(m["m"] == "short" for m in plain.said), "what is short")
+    snapshot = plain.attach("another")
+    assert snapshot["waiting"] == [third]
+    assert [job["id"] for job in snapshot["running"]] == [second]
+    assert os.pread(memory, 6, 0) == b"\1\0\1\0\0\0"
+    plain.stop(second, third)
+    plain.end(second)
+
+
+def test_an_order_whose_flag_cannot_be_set_for_want_of_the_memory_is_ordered_again(
+    plain: Executor, memory: int
+) -> None:
+    flagged = plain.order("true", flag=3)
+    (name,) = plain.give(flagged)
+    plain.until(lambda: plain.asked_again, "its question for another picture")
+    assert plain.attach("another")["waiting"] == []
+    plain.send({"m": "flags", "epoch": plain.hello["epoch"]}, [memory])
+    plain.give(flagged)
+    assert plain.end(name)["code"] == 0
+    assert os.pread(memory, 4, 0) == b"\0\0\0\1"
 
 
 def test_a_receiver_without_room_for_descriptors_is_told(tmp_path: Path) -> None:

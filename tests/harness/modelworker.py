@@ -16,13 +16,16 @@ ENDS = (
 
 
 class ModelWorker:
-    """A Worker. Jobs of even index succeed, others fail."""
+    """A Worker. Jobs of even index succeed, others fail. While it `holds`, it starts none."""
 
     def __init__(self, *, epoch: str, note: Callable[[str, str], object]) -> None:
         """`note` is told what is done with each job: sent, stopped, acknowledged."""
         self.epoch: str | None = epoch
         self.epochs = 1
         self.listener: Listener | None = None
+        self.holds = False
+        self.waiting: set[str] = set()
+        self.never_started: frozenset[str] = frozenset()
         self.running: dict[str, int] = {}
         self.ended: dict[str, JobEnd] = {}
         self.times_started: dict[str, int] = {}
@@ -32,9 +35,12 @@ class ModelWorker:
         for order in orders:
             close_files(order)
             self._note("sent", order.id)
+            if self.holds:
+                self.waiting.add(order.id)
+                continue
             self.times_started[order.id] = self.times_started.get(order.id, 0) + 1
             self.running[order.id] = 5
-        asyncio.get_running_loop().call_soon(self._started, [order.id for order in orders])
+        asyncio.get_running_loop().call_soon(self._started, [order.id for order in orders if order.id in self.running])
 
     def _started(self, ids: list[str]) -> None:
         assert self.listener is not None
@@ -52,9 +58,10 @@ class ModelWorker:
         for job_id in ids:
             self._note("stopped", job_id)
 
-    def acknowledge(self, ids: list[str]) -> None:
+    def acknowledge(self, ids: list[str], *, at_once: bool = False) -> None:
         for job_id in ids:
-            self._note("acknowledged", job_id)
+            if not at_once:  # that would be of one that did not start
+                self._note("acknowledged", job_id)
             self.ended.pop(job_id, None)
 
     def attach(self) -> None:
@@ -67,11 +74,23 @@ class ModelWorker:
                 isolation_detail="",
                 tree="",
                 since=None,
-                waiting=frozenset(),
+                waiting=frozenset(self.waiting),
                 running=dict(self.running),
                 ended=dict(self.ended),
+                never_started=self.never_started,
             )
         )
+
+    def die(self, *, next_epoch: str) -> None:
+        """The executor dies, with what it was sent; the next one is there."""
+        self.never_started = frozenset(self.waiting)
+        for job_id in self.waiting:
+            self._note("never started", job_id)
+        self.waiting.clear()
+        self.running.clear()
+        self.ended.clear()
+        self.epoch = next_epoch
+        self.attach()
 
     def tell_again(self) -> None:
         self.attach()

@@ -108,6 +108,26 @@ def test_when_the_executor_dies_its_jobs_die_and_are_lost_and_the_queued_ones_ru
     assert lost.exit_source == job_pb2.EXIT_SOURCE_LOST
 
 
+def test_a_job_that_waited_in_an_executor_that_died_is_not_lost_and_every_job_starts_once(
+    service: Service, scratch: Path
+) -> None:
+    api = service.api()
+    started, gate = scratch / "started", scratch / "gate"
+    commands = [f"echo {index} >> {started}; until [ -e {gate} ]; do sleep 0.05; done" for index in range(20)]
+    # Those of a batch whose jobs were quick so far are ordered ahead of their turn.
+    commands[:4] = [f"echo {index} >> {started}" for index in range(4)]
+    batch = api.submit(*commands, batch=job_pb2.BatchOptions(parallelism=4))
+    until(lambda: started.exists() and len(started.read_text().split()) == 8, "four run")
+    folder = service.data / "active" / batch
+    until(lambda: len(list(folder.rglob("*.log"))) == 12, "four are ordered ahead")
+    os.kill(children(service.child("executor"))[0], signal.SIGKILL)
+    gate.touch()
+    final = api.wait(batch)
+    assert (final.counts.lost, final.counts.succeeded) == (4, 16)
+    assert [job.index for job in api.jobs(batch) if job.state == job_pb2.JOB_STATE_LOST] == [4, 5, 6, 7]
+    assert Counter(started.read_text().split()) == Counter(str(index) for index in range(20))
+
+
 def test_killing_the_whole_service_leaves_no_job_and_the_next_life_tells_what_became_of_each(
     service: Service, scratch: Path
 ) -> None:

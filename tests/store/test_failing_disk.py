@@ -84,13 +84,16 @@ BATCHES: list[tuple[list[str], dict[str, object]]] = [
 
 
 async def play(root: Path, disk: FailingDisk, fails: range, error: int) -> tuple[Run, dict[str, int]]:
-    """Submits the batches one after another, each again until it is taken; returns what was told, and the jobs of each
-    batch that was acknowledged."""
+    """Submits the batches one after another, each again until it is taken, and lets the executor die before it has
+    started the last one's; returns what was told, and the jobs of each batch that was acknowledged."""
     run = Run(disk)  # type: ignore[arg-type]
     service = Service(root, run)
     disk.calls, disk.fails, disk.error = 0, fails, error
     accepted: dict[str, int] = {}
-    for commands, options in BATCHES:
+    for number, (commands, options) in enumerate(BATCHES, 1):
+        if number == len(BATCHES):
+            await service.quiet()
+            service.worker.holds = True
         async with asyncio.timeout(30):
             while True:
                 try:
@@ -100,6 +103,11 @@ async def play(root: Path, disk: FailingDisk, fails: range, error: int) -> tuple
                 else:
                     break
         accepted[run.told[-1][2] if run.told[-1][1] == "accepted" else _last(run)] = len(commands)
+    async with asyncio.timeout(30):
+        while not service.worker.waiting:
+            await asyncio.sleep(0.001)
+    service.worker.holds = False
+    service.worker.die(next_epoch="e2")
     await service.quiet()
     assert all(count == 1 for count in service.worker.times_started.values()), service.worker.times_started
     assert not service.worker.ended, "the ends that were told are acknowledged"

@@ -19,6 +19,7 @@ from .pump import CLOSED, DISK_FULL, Pump
 from .reap import Reaper
 from .room import Room
 from .start import Malformed, Starter, allot, count_arrived
+from .startflags import StartFlags
 from .timers import Timers
 from .turns import Turns
 from .watch import Watch
@@ -40,6 +41,7 @@ class Control:
         self,
         *,
         outbox: Outbox,
+        flags: StartFlags,
         timers: Timers,
         pump: Pump,
         wake: int,
@@ -59,6 +61,7 @@ class Control:
         self.stopping = False
         self._by_id: Dict[str, Job] = {}
         self._outbox = outbox
+        self._flags = flags
         self._timers = timers
         self._pump = pump
         self._wake = wake
@@ -164,6 +167,9 @@ class Control:
                 self._outbox.say({"m": "error", "detail": f"{order['id']} was ordered twice"})
             elif self.stopping:
                 self._refuse_stopping(order, own)
+            elif order.get("flag") is not None and not self._flags.held:
+                close_all(own)
+                self.room.lost([order])  # with that memory's descriptor
             else:
                 self.room.unarrived.pop(order["id"], None)
                 self._turns.add(order, own)

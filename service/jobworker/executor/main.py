@@ -39,6 +39,7 @@ from .session import Session
 from .spawn import Spawner, Times
 from .spawners import Spawners, count_wanted
 from .start import Starter
+from .startflags import StartFlags
 from .threads import or_die
 from .timers import Timers
 
@@ -130,6 +131,7 @@ def _run(
     if chosen.kind == guard.LANDLOCK and options.work is not None:
         environment["TMPDIR"] = f"{options.work}/{work.TMP}"  # the machine's /tmp is not theirs to write
     outbox = Outbox()
+    flags = StartFlags()
     timers = Timers()
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
@@ -149,6 +151,7 @@ def _run(
     )
     control = Control(
         outbox=outbox,
+        flags=flags,
         timers=timers,
         pump=pump,
         wake=wake_read,
@@ -181,11 +184,15 @@ def _run(
         epoch=os.urandom(16).hex(),
         outbox=outbox,
         worker=control,
+        flags=flags,
         say=say,
     )
     work_folders = control.work = _work(options.work, wishes, chosen)
     spawner = Spawner(
-        environment=environment, open_files=clean.job_open_files(), times=Times(time.monotonic, time.time_ns)
+        environment=environment,
+        open_files=clean.job_open_files(),
+        times=Times(time.monotonic, time.time_ns),
+        flags=flags,
     )
     control.starter = Starter(
         spawner=spawner,

@@ -21,6 +21,8 @@ server -> executor
     start    epoch, orders: [Order]; descriptors, per order: stdin if it says so, then its log, or two: stdout, stderr
     stop     ids, reason ("cancelled", "interrupted"), grace (seconds or null: that of the order)
     ack      ids: these ends are recorded, forget them
+    flags    epoch; descriptor: memory, in which the orders that follow have a byte each (to an executor with the
+             feature "flags", after its hello; startflags.py)
     over     batches: no job of these starts any more (to an executor with the feature "work")
     batches  ids: these alone are unfinished, after an attach (the same)
 executor -> server
@@ -49,7 +51,7 @@ import socket
 from typing import Any, Dict, List, Optional, Sequence, Tuple, TypedDict, Union
 
 VERSION = 1
-FEATURES = ["memfd", "work", "short"]
+FEATURES = ["memfd", "work", "short", "flags"]
 
 # A datagram must fit SO_SNDBUF (212,992 by default, and the kernel's bookkeeping counts too): unix(7), EMSGSIZE.
 INLINE_BYTES = 60_000
@@ -85,7 +87,13 @@ class OrderLimits(TypedDict, total=False):
     file_size_bytes: int
 
 
-class Order(TypedDict):
+class OrderExtra(TypedDict, total=False):
+    """What servers of the first release do not say."""
+
+    flag: int  # which byte of the memory of `flags` is set when it is about to be started
+
+
+class Order(OrderExtra):
     """A job as told to an executor."""
 
     id: str  # "<correlation id>/<index>"; the executor sets JOBWORKER_CORRELATION_ID and JOBWORKER_JOB_INDEX from it

@@ -8,6 +8,7 @@ from . import protocol
 from .connector import ServerConnector
 from .outbox import Outbox
 from .protocol import Connection, Message, Started, close_all
+from .startflags import StartFlags
 
 _MESSAGES_PER_ROUND = 16
 
@@ -52,6 +53,7 @@ class Session:
         epoch: str,
         outbox: Outbox,
         worker: Worker,
+        flags: StartFlags,
         say: Callable[[str], None],
     ) -> None:
         """`fd`: a socket for good; or `connector`: where to connect when there is a server. `info`: what hello says."""
@@ -61,6 +63,7 @@ class Session:
         self._epoch = epoch
         self._outbox = outbox
         self._worker = worker
+        self._flags = flags
         self._say = say
         self._socket: Optional[socket.socket] = None
         self._connection: Optional[Connection] = None
@@ -130,6 +133,9 @@ class Session:
                 close_all(fds)  # of a server that talked to an earlier executor
             elif kind == "start":
                 self._start(message, fds)
+            elif kind == "flags" and message.get("epoch") == self._epoch and fds:
+                self._flags.hold(fds.pop())
+                close_all(fds)
             else:
                 close_all(fds)
                 self._other(kind, message)
@@ -164,6 +170,7 @@ class Session:
         session = str(message["session"])
         # The orders before this message are the old server's. What became of them must be in the snapshot.
         running = self._worker.settle()
+        self._flags.begin_session()
         self._attached = True
         features = message.get("features") or ()
         self._outbox.attach(self._hello(session), self._worker.waiting(), running, features)

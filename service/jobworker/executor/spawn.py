@@ -9,6 +9,7 @@ from . import libc, limits, shortage
 from .oomscore import OomScoreAdj
 from .protocol import OrderLimits
 from .spawners import Spawners
+from .startflags import StartFlags
 
 _NUL = "an argument, a variable or a path holds a NUL byte"
 
@@ -36,6 +37,8 @@ class Spawn:
         "environment",
         "error",
         "fds",
+        "flag",
+        "flags",
         "folder",
         "limits",
         "owns_folder",
@@ -50,8 +53,12 @@ class Spawn:
         "times",
     )
 
-    def __init__(self, *, fds: Sequence[int], limits: OrderLimits, times: "Times") -> None:
+    def __init__(
+        self, *, fds: Sequence[int], limits: OrderLimits, times: "Times", flags: StartFlags, flag: Optional[int]
+    ) -> None:
         self.fds = fds
+        self.flags = flags
+        self.flag = flag
         self.limits = limits
         self.times = times
         self.arguments: List[bytes] = []
@@ -76,6 +83,7 @@ class Spawn:
         clock, time_ns = self.times
         self.began = clock()
         try:
+            self.flags.set(self.flag)
             self.pid = self.prepared.run()
         except OSError as error:
             self.refusal = error
@@ -95,7 +103,7 @@ class Spawner:
 
     spawners: Spawners
 
-    def __init__(self, *, environment: Dict[str, str], open_files: int, times: Times) -> None:
+    def __init__(self, *, environment: Dict[str, str], open_files: int, times: Times, flags: StartFlags) -> None:
         self._environment = environment
         self._encoded = _words([f"{name}={value}" for name, value in environment.items()])
         own = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -103,6 +111,7 @@ class Spawner:
         self._own_open_files = own
         self._posix_spawn = libc.PosixSpawn()
         self._times = times
+        self._flags = flags
         self._oom_score_adj = OomScoreAdj()
         self._homes: Dict[str, Optional[int]] = {}  # open folders, of one bunch
 
@@ -115,9 +124,11 @@ class Spawner:
         home: Optional[str],
         fds: Sequence[int],
         order_limits: OrderLimits,
+        flag: Optional[int] = None,
     ) -> Spawn:
         """One for the next `run`, which closes what is opened here: it will lead its own session; `fds` become its 0, 1
-        and 2. `home`: where it starts when it has no `cwd`; None: the home folder of all jobs.
+        and 2. `home`: where it starts when it has no `cwd`; None: the home folder of all jobs. `flag`: the one to set
+        when it is about to be started.
 
         Raises:
             SpawnError: it cannot be started.
@@ -125,7 +136,7 @@ class Spawner:
         """
         if not argv or not argv[0]:
             raise SpawnError("there is no program to run: the command is empty")
-        spawn = Spawn(fds=fds, limits=order_limits, times=self._times)
+        spawn = Spawn(fds=fds, limits=order_limits, times=self._times, flags=self._flags, flag=flag)
         spawn.arguments = _words(argv)
         own = self._encoded
         if not self._environment.keys().isdisjoint(env):
@@ -202,6 +213,7 @@ class Spawner:
         assert spawn.path is not None  # noqa: S101
         spawn.began = self._times.clock()
         try:
+            self._flags.set(spawn.flag)
             spawn.pid = limits.spawn(
                 spawn.path,
                 spawn.arguments,

@@ -116,7 +116,13 @@ class Starter:
             home = self._work.folder(job.id.rpartition("/")[0])
             env.setdefault("HOME", home)
         return self._spawner.prepare(
-            argv=order["argv"], env=env, cwd=order["cwd"], home=home, fds=fds, order_limits=order["limits"]
+            argv=order["argv"],
+            env=env,
+            cwd=order["cwd"],
+            home=home,
+            fds=fds,
+            order_limits=order["limits"],
+            flag=order.get("flag"),
         )
 
     def _put_back(self, order: Order, job: Job, inputs: List[int], what: str) -> None:
@@ -211,6 +217,7 @@ _FIELDS: Dict[str, Tuple[type, ...]] = {
     "linger": (int, float),
     "log_bytes": (int, type(None)),
     "limits": (dict,),
+    "flag": (int, type(None)),
 }
 
 

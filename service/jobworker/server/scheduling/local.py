@@ -7,6 +7,7 @@ meant for a server before this one, and is dropped: the snapshot behind that hel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections import deque
@@ -15,6 +16,7 @@ from typing import Any
 from jobworker.executor import protocol
 from jobworker.server.model import JobEnd
 from jobworker.server.scheduling import translate
+from jobworker.server.scheduling.startflags import StartFlags
 from jobworker.server.scheduling.worker import Attached, Listener, Order, Short
 from jobworker.server.slices import one_slice
 from jobworker.server.telemetry.log import Log
@@ -44,6 +46,8 @@ class LocalWorker:
         self._waiting_ids: set[str] = set()
         self._running: dict[str, int] = {}
         self._ended: dict[str, JobEnd] = {}
+        self._flags: StartFlags | None = None  # of the epoch seen last
+        self._never_started: set[str] = set()  # by executors before, and not taken back yet
         self._outbox: deque[tuple[protocol.Message, list[int]]] = deque()
         self._waiting = False
         self._acks: list[str] = []
@@ -88,7 +92,7 @@ class LocalWorker:
             if len(fds) + 3 > protocol.DESCRIPTORS:
                 self._send({"m": "start", "epoch": self.epoch, "orders": message}, fds)
                 message, fds = [], []
-            message.append(translate.order(order))
+            message.append(translate.order(order, None if self._flags is None else self._flags.give(order.id)))
             if order.stdin is not None:
                 fds.append(order.stdin)
             fds += order.logs
@@ -101,11 +105,17 @@ class LocalWorker:
                 some = ids[i : i + _IDS_AT_ONCE]
                 self._send({"m": "stop", "ids": some, "reason": reason, "grace": grace_seconds})
 
-    def acknowledge(self, ids: list[str]) -> None:
+    def acknowledge(self, ids: list[str], *, at_once: bool = False) -> None:
         # Nobody waits for an acknowledgement, and a message for each quick job would wake the executor twice as often.
         if not self._acks:
             asyncio.get_running_loop().call_later(_ACK_SECONDS, self._send_acks)
         self._acks += ids
+        self._never_started.difference_update(ids)
+        if self._flags is not None:
+            for job_id in ids:
+                self._flags.take_back(job_id)
+        if at_once:  # behind the next order of such a job it would be taken for that of its end
+            self._send_acks()
 
     def tell_again(self) -> None:
         if self._live:
@@ -277,6 +287,7 @@ class LocalWorker:
         if hello["epoch"] != self._last_epoch:
             self.epochs += 1
             self._last_epoch = hello["epoch"]
+        self._share_flags(hello)
         self.epoch = None if hello["stopping"] else hello["epoch"]
         if hello["stopping"]:
             self.stopping.set()
@@ -289,6 +300,7 @@ class LocalWorker:
             waiting=frozenset(self._waiting_ids),
             running=self._running,
             ended=self._ended,
+            never_started=frozenset(self._never_started),
         )
         self._waiting_ids, self._running, self._ended = set(), {}, {}
         log = self._log.info if picture.isolation != "none" else self._log.warning
@@ -302,6 +314,19 @@ class LocalWorker:
             unacknowledged=len(picture.ended),
         )
         self._listener.attached(picture)
+
+    def _share_flags(self, hello: dict[str, Any]) -> None:
+        """Looks at those of the executor before, if that is gone, and shares some with this one."""
+        if self._flags is not None and self._flags.epoch != hello["epoch"]:
+            self._never_started |= self._flags.end()
+            self._flags = None
+        if "flags" not in hello["features"]:
+            return
+        # Without them, an executor that dies may have started all that it was sent.
+        with contextlib.suppress(OSError):
+            if self._flags is None:
+                self._flags = StartFlags(hello["epoch"])
+            self._send({"m": "flags", "epoch": hello["epoch"]}, [os.dup(self._flags.fd)])
 
     def _detach(self) -> None:
         self._hello = self.epoch = self.short = None

@@ -168,7 +168,7 @@ class Scheduler:
 
     def attached(self, picture: Attached) -> None:
         """An executor is there: what was ordered and is not in its picture never arrived (the same epoch), or went
-        down with the executor before (another)."""
+        down with the executor before (another), unless that is known not to have started it."""
         self.picture = picture
         lost: list[tuple[ActiveBatch, int, str]] = []
         for batch in list(self._batches.active.values()):
@@ -179,7 +179,7 @@ class Scheduler:
                     continue
                 if job_id in self._launcher.under_way:
                     continue  # no executor was sent it yet
-                if epoch != picture.epoch:
+                if epoch != picture.epoch and job_id not in picture.never_started:
                     lost.append((batch, index, epoch))
                 else:
                     returned.append(index)
@@ -315,8 +315,8 @@ class Scheduler:
         self._advance(batch)
 
     def _returned(self, ids: list[str], error: OSError | None) -> None:
-        if error is None:
-            self._acknowledge(ids)
+        if error is None and self._worker is not None:
+            self._worker.acknowledge(ids, at_once=True)
 
     # -- ending
 

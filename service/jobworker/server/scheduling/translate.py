@@ -23,8 +23,8 @@ _ENDS: dict[str, tuple[JobState, EndReason]] = {
 _UNKNOWN_END = (JobState.FAILED, EndReason.SIGNALLED)
 
 
-def order(order: Order) -> protocol.Order:
-    """An order as the executor is told it."""
+def order(order: Order, flag: int | None) -> protocol.Order:
+    """An order as the executor is told it. `flag`: which byte it is to set when it starts it."""
     spec = order.spec
     limits: protocol.OrderLimits = {}
     if (memory := spec.limits.memory_bytes) is not None:
@@ -37,7 +37,7 @@ def order(order: Order) -> protocol.Order:
         limits["processes"] = processes
     if (size := spec.limits.file_size_bytes) is not None:
         limits["file_size_bytes"] = size
-    return {
+    wire: protocol.Order = {
         "id": order.id,
         "slots": order.slots,
         "argv": list(spec.argv) or ["/bin/sh", "-c", spec.command],
@@ -51,6 +51,9 @@ def order(order: Order) -> protocol.Order:
         "log_bytes": order.log_bytes,
         "limits": limits,
     }
+    if flag is not None:
+        wire["flag"] = flag
+    return wire
 
 
 def end(end: dict[str, Any]) -> JobEnd:

@@ -46,6 +46,7 @@ class Attached:
     waiting: frozenset[str]  # ids it holds until a slot is free
     running: dict[str, int]  # id -> when it started, Unix nanoseconds
     ended: dict[str, JobEnd]  # not acknowledged yet
+    never_started: frozenset[str] = frozenset()  # ids that executors before it were sent, and for certain did not start
 
 
 class Worker(Protocol):
@@ -62,8 +63,8 @@ class Worker(Protocol):
         """Ends jobs as cancelled, or as interrupted: one that has not started is given back."""
         ...
 
-    def acknowledge(self, ids: list[str]) -> None:
-        """These ends are recorded."""
+    def acknowledge(self, ids: list[str], *, at_once: bool = False) -> None:
+        """These ends are recorded, or, `at_once`, before they are ordered again, that these did not start."""
         ...
 
     def tell_again(self) -> None:

@@ -1,0 +1,202 @@
+"""The server's end of the socket to the executor, with a test at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobworker.executor.protocol import VERSION, Connection, Message
+from jobworker.server.model import JobEnd, JobSpec
+from jobworker.server.scheduling.local import LocalWorker
+from jobworker.server.scheduling.worker import Attached, Order
+from tests.rpc.conftest import Lines
+
+
+class Told:
+    """A Listener."""
+
+    def __init__(self) -> None:
+        self.pictures: list[Attached] = []
+
+    def attached(self, picture: Attached) -> None:
+        self.pictures.append(picture)
+
+    def started(self, jobs: list[tuple[str, int]]) -> None:
+        """Of no interest here."""
+
+    def ended(self, jobs: list[tuple[str, JobEnd]]) -> None:
+        """Of no interest here."""
+
+
+class Peer:
+    """What the executor of an epoch says and hears."""
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.memory = -1
+        self.theirs, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._connection = Connection(self._ours)
+
+    async def hear(self, kind: str) -> tuple[Message, list[Message]]:
+        """The next message of a kind, and those before it."""
+        before: list[Message] = []
+        async with asyncio.timeout(30):
+            while True:
+                received = self._connection.receive()
+                if received is None:
+                    await asyncio.sleep(0.001)
+                    continue
+                message, fds = received
+                if message["m"] == "flags":
+                    self.memory = fds.pop()
+                for fd in fds:
+                    os.close(fd)
+                if message["m"] == kind:
+                    return message, before
+                before.append(message)
+
+    async def attach(self, *, features: tuple[str, ...] = ("work", "flags")) -> None:
+        """Answers, with a picture of nothing."""
+        question, _ = await self.hear("attach")
+        hello: dict[str, Any] = {"m": "hello", "v": VERSION, "epoch": self.epoch, "session": question["session"]}
+        about = {"isolation": "none", "isolation_detail": "", "tree": "", "stopping": False}
+        assert self._connection.send({**hello, **about, "features": list(features)})
+        assert self._connection.send({"m": "snapshot", "waiting": [], "running": [], "ended": [], "last": True})
+
+    def close(self) -> None:
+        self._ours.close()
+        if self.memory >= 0:
+            os.close(self.memory)
+
+
+def order(index: int, *, argument: str = "") -> Order:
+    return Order(
+        id=f"batch/{index}",
+        index=index,
+        slots=1,
+        spec=JobSpec(command=f"true {argument}"),
+        env={},
+        timeout_seconds=None,
+        grace_seconds=1,
+        linger_seconds=1,
+        log_bytes=None,
+        logs=[os.open(os.devnull, os.O_WRONLY)],
+        stdin=None,
+    )
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def worker() -> LocalWorker:
+    return LocalWorker(listener=Told(), log=Lines())
+
+
+def pictures(worker: LocalWorker) -> list[Attached]:
+    told = worker._listener
+    assert isinstance(told, Told)
+    return told.pictures
+
+
+async def connected(worker: LocalWorker, epoch: str, **options: Any) -> Peer:
+    """An executor that is attached, and no orders yet."""
+    peer = Peer(epoch)
+    known = len(pictures(worker))
+    worker.connect(peer.theirs)
+    await peer.attach(**options)
+    await until(lambda: len(pictures(worker)) > known)
+    return peer
+
+
+async def test_a_new_executor_is_attached_when_the_one_before_died_with_a_full_socket(worker: LocalWorker) -> None:
+    first = await connected(worker, "e1")
+    count = 0
+    while not worker._waiting:
+        worker.start([order(count, argument="x" * 20_000)])
+        count += 1
+        assert count < 1000
+    first.close()
+    await until(worker.gone.is_set)
+    second = await connected(worker, "e2")
+    assert worker.epoch == "e2"
+    # Of all that was on its way to the first one it is known that nothing started.
+    assert pictures(worker)[-1].never_started == {f"batch/{index}" for index in range(count)}
+    second.close()
+    worker.close()
+
+
+async def test_what_an_executor_had_begun_when_it_died_is_told_from_what_it_had_not(worker: LocalWorker) -> None:
+    first = await connected(worker, "e1")
+    worker.start([order(index) for index in range(4)])
+    message, _ = await first.hear("start")
+    flags = {one["id"]: one["flag"] for one in message["orders"]}
+    assert len(set(flags.values())) == 4
+    for name in ("batch/1", "batch/2"):
+        os.pwrite(first.memory, b"\1", flags[name])
+    worker.acknowledge(["batch/1", "batch/3"])
+    # The next orders have the flags of those that are over, and these are not set.
+    worker.start([order(4), order(5), order(6)])
+    message, _ = await first.hear("start")
+    again = {one["id"]: one["flag"] for one in message["orders"]}
+    assert {flags["batch/1"], flags["batch/3"]} < set(again.values())
+    os.pwrite(first.memory, b"\1", again["batch/5"])
+    first.close()
+    await until(worker.gone.is_set)
+    second = await connected(worker, "e2")
+    assert pictures(worker)[-1].never_started == {"batch/0", "batch/4", "batch/6"}
+    # It is told again until it is recorded.
+    worker.acknowledge(["batch/4"], at_once=True)
+    worker.tell_again()
+    await second.attach()
+    await until(lambda: len(pictures(worker)) == 3)
+    assert pictures(worker)[-1].never_started == {"batch/0", "batch/6"}
+    second.close()
+    worker.close()
+
+
+async def test_a_dead_executor_can_begin_nothing_any_more_once_the_server_has_looked(worker: LocalWorker) -> None:
+    first = await connected(worker, "e1")
+    worker.start([order(0)])
+    await first.hear("start")
+    memory, first.memory = first.memory, -1
+    first.close()
+    await until(worker.gone.is_set)
+    second = await connected(worker, "e2")
+    with pytest.raises(PermissionError):
+        os.pwrite(memory, b"\1", 0)
+    os.close(memory)
+    second.close()
+    worker.close()
+
+
+async def test_of_an_executor_of_the_release_before_nothing_is_known(worker: LocalWorker) -> None:
+    first = await connected(worker, "e1", features=("work",))
+    worker.start([order(0)])
+    message, before = await first.hear("start")
+    assert "flag" not in message["orders"][0]
+    assert "flags" not in {one["m"] for one in before}
+    first.close()
+    await until(worker.gone.is_set)
+    second = await connected(worker, "e2")
+    assert pictures(worker)[-1].never_started == set()
+    second.close()
+    worker.close()
+
+
+async def test_an_executor_forgets_that_a_job_did_not_start_before_it_is_ordered_again(worker: LocalWorker) -> None:
+    peer = await connected(worker, "e1")
+    worker.acknowledge(["batch/0"], at_once=True)
+    worker.start([order(0)])
+    _, before = await peer.hear("start")
+    assert {"m": "ack", "ids": ["batch/0"]} in before
+    peer.close()
+    worker.close()
