@@ -6,6 +6,7 @@ gRPC or HTTP.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -103,3 +104,25 @@ class DamagedError(JobworkerError):
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)
         self.path = path
+
+
+def shortage(error: BaseException) -> ExhaustedError | None:
+    """What callers are told when the service itself was short of something; None: the error is another."""
+    what = _MEMORY if isinstance(error, MemoryError) else _SHORT.get(getattr(error, "errno", None) or 0)
+    if what is None:
+        return None
+    short = ExhaustedError(what, subject="service", retry_after_seconds=_RETRY_SECONDS[what])
+    short.__cause__ = error
+    return short
+
+
+_FILES, _MEMORY, _DISK = "the service has too many files open", "the service has no memory left", "the disk is full"
+_SHORT = {
+    errno.EMFILE: _FILES,  # RLIMIT_NOFILE
+    errno.ENFILE: _FILES,  # fs.file-max
+    errno.ENOMEM: _MEMORY,
+    errno.ENOBUFS: _MEMORY,
+    errno.ENOSPC: _DISK,
+    errno.EDQUOT: _DISK,
+}
+_RETRY_SECONDS = {_FILES: 5.0, _MEMORY: 5.0, _DISK: 30.0}

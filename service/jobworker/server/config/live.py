@@ -23,7 +23,7 @@ from jobworker.server.config.sources import (
     read,
     unknown,
 )
-from jobworker.server.errors import InvalidRequestError, PreconditionError, UnavailableError, Violation
+from jobworker.server.errors import InvalidRequestError, PreconditionError, UnavailableError, Violation, shortage
 from jobworker.server.telemetry.log import Log
 
 _RETRY_SECONDS = 5.0
@@ -185,7 +185,7 @@ class LiveConfig:
         Raises:
             InvalidRequestError: there is no such key, its value is not valid, or it contradicts another.
             PreconditionError: a key needs a restart; another generation is in force.
-            UnavailableError: the change cannot be written.
+            ExhaustedError, UnavailableError: the change cannot be written.
         """
         if generation not in (0, self.generation):
             raise PreconditionError(
@@ -207,7 +207,8 @@ class LiveConfig:
         try:
             self._commit(loaded, updates)
         except OSError as e:
-            raise UnavailableError("the change cannot be written", retry_after_seconds=_RETRY_SECONDS) from e
+            unwritten = UnavailableError("the change cannot be written", retry_after_seconds=_RETRY_SECONDS)
+            raise (shortage(e) or unwritten) from e
         self._damage = ""  # whoever steers the service has said anew what it should be
 
     def _check_live(self, wanted: Settings, current: Settings) -> None:

@@ -11,7 +11,6 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from jobworker.server.errors import ExhaustedError
 from jobworker.server.threads import StartedPool
 
 if TYPE_CHECKING:
@@ -132,11 +131,7 @@ class LogFiles:
         self.sent_bytes = 0  # to all followers so far
 
     def open(self, batch: BatchView, index: int, stream: LogStream) -> LogFile | None:
-        """The log of one job; None when there is no such file, as for a job that was never started.
-
-        Raises:
-            ExhaustedError: no more files can be opened.
-        """
+        """The log of one job; None when there is no such file, as for a job that was never started."""
         key = (batch.header.correlation_id, index, int(stream))
         file = self._open.get(key)
         if file is not None:
@@ -171,9 +166,3 @@ def _open_where_it_lies(batch: BatchView, index: int, stream: LogStream) -> int 
             path, before = batch.log_path(index, stream), path
             if path == before:
                 return None
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            raise ExhaustedError(
-                "too many logs are open at once (RLIMIT_NOFILE)", subject="service", retry_after_seconds=5
-            ) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from jobworker.server.acceptloop import AcceptLoop, StrangerLimits
-from jobworker.server.errors import JobworkerError, NotFoundError
+from jobworker.server.errors import JobworkerError, NotFoundError, shortage
 from jobworker.server.listening import listen
 from jobworker.server.rest import answer, openapi
 from jobworker.server.rest.body import BodyLimits
@@ -133,7 +133,8 @@ class RestServer:
                 problem=describe(error),
                 traceback=trace(error),
             )
-            response = answer.status_response(request, status.internal(incident))
+            short = shortage(error)
+            response = answer.status_response(request, status.of(short) if short else status.internal(incident))
         if self._calls.closed_by is not None:
             response.force_close()
         return response

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from jobworker.server.core.batch import Batch
-from jobworker.server.errors import AlreadyExistsError, ExhaustedError, NotFoundError, UnavailableError, invalid
+from jobworker.server.errors import AlreadyExistsError, NotFoundError, UnavailableError, invalid
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchHeader, BatchOptions, JobSpec
 from jobworker.server.scheduling.quotas import AcceptLimits, Quotas, exhausted
@@ -27,7 +25,6 @@ from jobworker.server.telemetry.observe import Observer
 
 DAY_MS = 86_400_000
 _BUSY_RETRY_SECONDS = 1.0
-_FULL_RETRY_SECONDS = 30.0
 # Of one job: what is more is looked at and written in a thread.
 _STRINGS = 1000
 _BYTES = 1 << 17
@@ -151,16 +148,15 @@ class Intake:
             line = await self._acceptor.slices.in_thread(partial(_checked, spec, prefix))
         else:
             line = _checked(spec, prefix)
-        with _full_is_told():
-            if self.count == 0:
-                options = options or BatchOptions()
-                check_options(options, prefix=prefix)
-                self._digest.add_options(options)
-                self._begin(options)
-            if large:
-                await self._acceptor.slices.in_thread(partial(self._add, line))
-            else:
-                self._add(line)
+        if self.count == 0:
+            options = options or BatchOptions()
+            check_options(options, prefix=prefix)
+            self._digest.add_options(options)
+            self._begin(options)
+        if large:
+            await self._acceptor.slices.in_thread(partial(self._add, line))
+        else:
+            self._add(line)
         self.count += 1
 
     def _begin(self, options: BatchOptions) -> None:
@@ -196,22 +192,6 @@ def _is_large(spec: JobSpec) -> bool:
 def _checked(spec: JobSpec, prefix: str) -> bytes:
     check_job(spec, prefix=prefix)
     return encode_spec(spec)
-
-
-@contextlib.contextmanager
-def _full_is_told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        if e.errno in (errno.EMFILE, errno.ENFILE):
-            raise ExhaustedError(
-                "too many files are open at once", subject="service", retry_after_seconds=_BUSY_RETRY_SECONDS
-            ) from e
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ExhaustedError(
-            "the service's disk is full", subject="service", retry_after_seconds=_FULL_RETRY_SECONDS
-        ) from e
 
 
 class _NewIntake(Intake):
@@ -310,9 +290,8 @@ class _NewIntake(Intake):
 
         durable = self._acceptor.syncer.run(sync)
         try:
-            with _full_is_told():
-                await asyncio.shield(durable)
-                await self._acceptor.active_folder.sync()
+            await asyncio.shield(durable)
+            await self._acceptor.active_folder.sync()
         except asyncio.CancelledError:
             # The descriptor must not be closed, and perhaps used anew, under the thread that syncs it.
             await asyncio.wait([durable])
