@@ -5,7 +5,9 @@ Where a promise leaves room, the oracle is as strict as what is known allows:
 - a submission that got no answer may be accepted or not, but whole, and then it is held to all promises;
 - after a death, so many jobs of a batch as it had running at a time may be LOST. Of these, one that left no mark may
   have started all the same, and died before its first line: it is counted as undecided. More are LOST without ever
-  having been started.
+  having been started;
+- where the server died as well, nobody knows which jobs the executor had not started: those that were ordered ahead of
+  their turn may be LOST too.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from tests.faults.history import Batch, Follow, History, JobState, Kind, Log, Shown, Submission, Violation
 
 _FINAL_COUNTS = ("succeeded", "failed", "cancelled", "timed_out", "lost", "skipped")
+_AHEAD_JOBS = 8  # at most so many, and no more than run at a time, are ordered ahead (docs/CONTRIBUTING.md)
 _OPEN_BATCH = ("QUEUED", "RUNNING")
 
 
@@ -156,7 +159,8 @@ def _judge_lost(history: History, batch: Batch, states: dict[int, JobState]) -> 
     # A job that reached its end, which nobody was told of any more, had left its place to another.
     marks = history.marks
     cut_off = sum(marks.started[batch.tag, i] > 0 and not marks.ended[batch.tag, i] for i in lost)
-    could_take = sum(died.gone >= batch.submitted_at for died in deaths) * batch.parallelism
+    ahead = min(_AHEAD_JOBS, batch.parallelism)
+    could_take = sum(batch.parallelism + ahead * died.server_too for died in deaths if died.gone >= batch.submitted_at)
     could_run = max(0, could_take - cut_off)
     history.undecided_lost |= {(batch.tag, index) for index in unmarked[:could_run]}
     for index in unmarked[could_run:]:

@@ -22,7 +22,7 @@ def disk(trial: Trial) -> None:
                 for _ in faults:
                     trial.pause(0.3, 2.0)
                     # For the logs the same as if the machine had died: their last bytes are gone.
-                    died = Died(Death.MACHINE, time.monotonic())
+                    died = Died(Death.MACHINE, time.monotonic(), server_too=True)
                     trial.history.deaths.append(died)
                     failing.cut()
                     trial.pause(0.3, 3.0)
