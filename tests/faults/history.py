@@ -51,6 +51,9 @@ class Kind(StrEnum):
     LEAKED_DESCRIPTORS = "descriptors leaked"
 
 
+_BYTES = (Kind.WRONG_LOG, Kind.NUL_BYTES, Kind.FOLLOWER_DIFFERS)
+
+
 @dataclass(frozen=True)
 class Violation:
     """One, with what it was seen at. Equal ones are the same."""
@@ -178,6 +181,8 @@ class History:
     deaths: list[Died] = field(default_factory=list)
     interruptions: list[float] = field(default_factory=list)  # the executor was told to stop
     disk_was_full: bool = False
+    old_bytes: bool = False  # after a power failure this file system shows what other files had held: in logs, too
+    documented: int = 0  # logs with such bytes
     marks: Marks = field(default_factory=Marks.none)
     violations: set[Violation] = field(default_factory=set)
     undecided_lost: set[tuple[str, int]] = field(default_factory=set)  # LOST, and no mark tells whether it had started
@@ -208,6 +213,9 @@ class History:
         fresh = []
         with self.lock:
             for violation in violations:
+                if self.old_bytes and violation.kind in _BYTES:
+                    self.documented += 1
+                    continue
                 if violation not in self.violations:
                     self.violations.add(violation)
                     fresh.append(violation)

@@ -22,6 +22,7 @@ class Row:
     seconds: float = 0.0
     kinds: Counter[Kind] = field(default_factory=Counter)
     undecided: int = 0
+    documented: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
     skipped: str = ""
     note: str = ""
@@ -35,6 +36,7 @@ class Row:
         self.jobs += sum(len(b.jobs) for b in known)
         self.kinds += Counter(v.kind for v in history.violations)
         self.undecided += len(history.undecided_lost)
+        self.documented += history.documented
         for name, count in history.statuses.items():
             self.statuses[name] = self.statuses.get(name, 0) + count
 
@@ -82,6 +84,8 @@ class Report:
             lines += [f"{'':<38}{number} x {kind}" for kind, number in row.kinds.most_common()]
             if row.undecided:
                 lines.append(f"{'':<38}({row.undecided} LOST without a mark, within what ran at a time: undecided)")
+            if row.documented:
+                lines.append(f"{'':<38}({row.documented} logs with other bytes: data=writeback, docs/install.md)")
             if row.proves_nothing:
                 lines.append(f"{'':<38}(no fault was injected, or no batch was accepted: this says nothing)")
             if row.failure:

@@ -37,6 +37,7 @@ FAULTS: dict[str, Fault] = {
     "stop": Fault("SIGSTOP, and SIGCONT later", 30, 5, stops.stop),
     "power": Fault("power failure (ext4)", 50, 4, power.ordered, _no_ext4, SMALL_DISK),
     "power-modes": Fault("power failure (ext4, other modes)", 30, 3, power.others, _no_ext4, SMALL_DISK),
+    "power-writeback": Fault("power failure (data=writeback)", 10, 2, power.writeback, _no_ext4, SMALL_DISK),
     "disk-full": Fault("no room on the data disk", 20, 4, full.blocks, _no_ext4, SMALL_DISK),
     "inodes": Fault("no inodes on the data disk", 20, 4, full.inodes, _no_tmpfs, SMALL_DISK),
     "descriptors": Fault("few descriptors", 30, 5, descriptors.few),

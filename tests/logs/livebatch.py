@@ -21,6 +21,7 @@ from jobworker.server.model import (
     OutputMode,
     batch_state,
 )
+from jobworker.server.store import gaps
 
 NOW_NS = 1_764_000_000_123_456_789
 
@@ -80,6 +81,9 @@ class LiveBatch:
 
     def log_path(self, index: int, stream: LogStream) -> str:
         return str(self.folder / f"{index}.{stream.name.lower()}")
+
+    def log_gaps(self, index: int, stream: LogStream) -> list[tuple[int, int]]:
+        return gaps.read(self.log_path(index, stream))
 
     async def load(self, in_thread: InThread) -> None:
         """All is in memory."""

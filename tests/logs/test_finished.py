@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.server.logs.ask import Ask
+from jobworker.server.logs.ask import Ask, log_key
 from jobworker.server.logs.logfile import PIECE_BYTES, LogFiles
 from jobworker.server.logs.merge import Merge
 from jobworker.server.model import LogStream, OutputMode
@@ -89,6 +89,19 @@ async def test_bytes_that_the_disk_never_had_are_gaps_and_not_nul_bytes(
     assert found[:-1] == expected
     assert b"".join(p.data for p in follower.pieces) == first + last
     assert follower.pieces[-1].kind == "end"
+
+
+async def test_what_was_noted_of_a_log_is_a_gap_wherever_reading_begins(tmp_path: Path, follow: Following) -> None:
+    batch = LiveBatch(tmp_path, 1)
+    batch.run(0, b"abc" + bytes(5) + b"def\0gh" + bytes(4))
+    Path(f"{batch.log_path(0, LogStream.MERGED)}.gaps").write_text("[[3, 8], [14, 18]]")
+    follower = await follow(batch)
+    await follower.over()
+    found = [(p.kind, p.offset, p.data or p.length) for p in follower.pieces[:-1]]
+    assert found == [("data", 0, b"abc"), ("gap", 3, 5), ("data", 8, b"def\0gh"), ("gap", 14, 4)]
+    follower = await follow(batch, starts={log_key(0, LogStream.MERGED): 5})
+    await follower.over()
+    assert (follower.pieces[0].kind, follower.pieces[0].offset, follower.pieces[0].length) == ("gap", 5, 3)
 
 
 async def test_a_lost_file_is_one_gap(tmp_path: Path, follow: Following) -> None:

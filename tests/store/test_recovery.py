@@ -13,7 +13,16 @@ import pytest
 from jobworker.server.core.records import Ended, Ordered, Record, Skipped, Started
 from jobworker.server.errors import DamagedError
 from jobworker.server.ids import CorrelationId
-from jobworker.server.model import BatchHeader, BatchOptions, EndReason, JobEnd, JobSpec, JobState, OutputMode
+from jobworker.server.model import (
+    BatchHeader,
+    BatchOptions,
+    EndReason,
+    JobEnd,
+    JobSpec,
+    JobState,
+    LogStream,
+    OutputMode,
+)
 from jobworker.server.store import results
 from jobworker.server.store.batchfile import BatchWriter, Digest, encode_spec
 from jobworker.server.store.commitlog import segment_path
@@ -254,6 +263,59 @@ def test_after_the_machines_death_what_was_ordered_is_lost_and_nothing_else(layo
     found, _ = read(layout, boot="b2")
     assert [index for _, index in found.lost] == [1, 2]
     assert found.batches[0].recorded.next_jobs(4) == (3,)
+
+
+@pytest.mark.parametrize(
+    ("content", "gaps"),
+    [
+        (b"a\0\0b", []),  # a job's own
+        (b"abc" + bytes(20), [(3, 23)]),
+        (b"a" * 4000 + bytes(96) + b"b" * 10, [(4000, 4096)]),
+        (b"a" * 10 + bytes(2 * 4096 - 10) + b"b" + bytes(50), [(10, 8192), (8193, 8243)]),
+        (b"a" * (1 << 20) + bytes(5000), [(1 << 20, (1 << 20) + 5000)]),
+        (bytes(4097) + b"b", [(0, 4096)]),
+        (bytes(3), [(0, 3)]),
+        (b"", []),
+    ],
+)
+def test_after_the_machines_death_bytes_that_nobody_can_vouch_for_are_gaps(layout, write, content, gaps) -> None:
+    folder = write(jobs=5)
+    log_of(layout, results_frame(folder.name, 0, lines(*RAN)))
+    for index in range(5):
+        (folder / f"{index}.log").write_bytes(content)
+    found, reports = read(layout, boot="b1")
+    assert not list(folder.glob("*.gaps"))  # the machine lives, and so do the bytes
+    found.batches[0].close()
+    found, reports = read(layout, boot="b2")
+    (batch,) = found.batches
+    for index in range(3):
+        assert batch.log_gaps(index, LogStream.MERGED) == gaps
+    assert batch.log_gaps(3, LogStream.MERGED) == []  # queued: it has a log from now on
+    assert reports == []
+
+
+def test_logs_that_a_checkpoint_made_durable_are_vouched_for(layout, write) -> None:
+    folder = write(lines=lines(*RAN))
+    log_of(layout, results_frame(folder.name, len(lines(*RAN)), b""), number=7)
+    for index in range(3):
+        (folder / f"{index}.log").write_bytes(b"abc\0")
+    found, _ = read(layout, boot="b2")
+    ended = [index for index in range(3) if found.batches[0].end_offset(index) is not None]
+    assert ended
+    assert {path.name for path in folder.glob("*.gaps")} == {f"{i}.log.gaps" for i in range(3) if i not in ended}
+
+
+def test_a_batch_that_had_finished_since_the_last_checkpoint_is_looked_through_as_well(layout, write) -> None:
+    ends = lines(Ordered((0,), "e1", 1), Ended(0, EXITED))
+    folder = write(jobs=1, lines=ends)
+    log_of(layout, results_frame(folder.name, 0, ends))
+    (folder / "0.log").write_bytes(b"a\0\0")
+    place = Path(layout.finished("alice", CorrelationId.parse(folder.name)))
+    place.parent.mkdir(parents=True)
+    folder.rename(place)
+    found, reports = read(layout, boot="b2")
+    assert (found.batches, reports) == ([], [])
+    assert FinishedBatch(str(place)).log_gaps(0, LogStream.MERGED) == [(1, 3)]
 
 
 def test_a_batch_that_was_removed_is_not_made_again(layout, write) -> None:

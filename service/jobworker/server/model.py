@@ -261,6 +261,14 @@ class BatchView(Protocol):
         started has no file there."""
         ...
 
+    def log_gaps(self, index: int, stream: LogStream) -> list[tuple[int, int]]:
+        """What a power failure took of a log, as far as it was noted: from which byte to before which, in order.
+
+        Raises:
+            OSError: that cannot be read now.
+        """
+        ...
+
     async def load(self, in_thread: InThread) -> None:
         """To be awaited once before `job_state` or `job` is asked: of a large batch on disk, what is needed to find a
         job is read meanwhile."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jobworker.server.threads import StartedPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from jobworker.server.logs.watch import Watch
     from jobworker.server.model import BatchView, LogStream
@@ -32,10 +32,11 @@ _Key = tuple[str, int, int]
 class LogFile:
     """One open log. Comes from LogFiles.open; whoever opens it closes it."""
 
-    def __init__(self, *, files: LogFiles, key: _Key, descriptor: int) -> None:
+    def __init__(self, *, files: LogFiles, key: _Key, descriptor: int, gaps: Sequence[tuple[int, int]]) -> None:
         self._files = files
         self._key = key
         self._descriptor = descriptor
+        self._gaps = gaps
         self._users = 1
         self._listeners: set[Callable[[], None]] = set()
         self._watch_number: int | None = None
@@ -61,10 +62,17 @@ class LogFile:
             return os.preadv(self._descriptor, [view], offset)
 
     def hole(self, begin: int, stop: int) -> tuple[int, int] | None:
-        """The first part of [begin, stop) that the file system has no bytes for; None: there is none.
+        """The first part of [begin, stop) that a power failure took; None: there is none. It was noted when the service
+        started, or the file system has no bytes for it."""
+        found = self._sparse(begin, stop)
+        for at, end in self._gaps:
+            if end > begin and at < min(stop, found[0] if found else stop):
+                return max(at, begin), min(end, stop)
+        return found
 
-        Logs are written one byte after another, so a hole is what a power failure took: the length was on disk, and the
-        bytes were not. Read, they would be NUL. lseek(2), SEEK_HOLE: a file system that cannot tell has none.
+    def _sparse(self, begin: int, stop: int) -> tuple[int, int] | None:
+        """Logs are written one byte after another, so a hole is what a power failure took: the length was on disk, and
+        the bytes were not. Read, they would be NUL. lseek(2), SEEK_HOLE: a file system that cannot tell has none.
         """
         try:
             found = os.lseek(self._descriptor, begin, os.SEEK_HOLE)
@@ -140,7 +148,12 @@ class LogFiles:
         descriptor = _open_where_it_lies(batch, index, stream)
         if descriptor is None:
             return None
-        file = self._open[key] = LogFile(files=self, key=key, descriptor=descriptor)
+        try:
+            gaps = batch.log_gaps(index, stream)
+        except OSError:
+            os.close(descriptor)
+            raise
+        file = self._open[key] = LogFile(files=self, key=key, descriptor=descriptor, gaps=gaps)
         return file
 
     def forget(self, key: _Key) -> None:

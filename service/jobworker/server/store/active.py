@@ -28,7 +28,7 @@ from jobworker.server.model import (
     OutputMode,
     batch_state,
 )
-from jobworker.server.store import results
+from jobworker.server.store import gaps, results
 from jobworker.server.store.batchfile import BatchReader
 from jobworker.server.store.layout import RESULTS, log_name
 
@@ -106,6 +106,9 @@ class ActiveBatch:
 
     def log_path(self, index: int, stream: LogStream) -> str:
         return f"{self.folder}/{log_name(index, stream, self.job_count)}"
+
+    def log_gaps(self, index: int, stream: LogStream) -> list[tuple[int, int]]:
+        return gaps.read(self.log_path(index, stream))
 
     def subscribe(self, watcher: BatchWatcher) -> None:
         if not self.is_over:
@@ -202,6 +205,10 @@ class ActiveBatch:
         elif isinstance(record, Skipped):
             count = record.stop - record.begin
             self._end_at[record.begin : record.stop] = array("Q", (at + 1,)) * count
+
+    def end_offset(self, index: int) -> int | None:
+        """Where the line that ended a job begins in the results; None: none did."""
+        return self._end_at[index] - 1 if self._end_at[index] else None
 
     def note_written(self, count: int) -> None:
         """So much of the tail is in the files now, and the batch's own file."""

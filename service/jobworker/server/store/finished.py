@@ -20,7 +20,7 @@ from jobworker.server.model import (
     batch_state,
 )
 from jobworker.server.slices import with_rests
-from jobworker.server.store import results
+from jobworker.server.store import gaps, results
 from jobworker.server.store.batchfile import BatchReader, last_line
 from jobworker.server.store.layout import RESULTS, log_name
 
@@ -83,6 +83,9 @@ class FinishedBatch:
 
     def log_path(self, index: int, stream: LogStream) -> str:
         return f"{self.folder}/{log_name(index, stream, self.job_count)}"
+
+    def log_gaps(self, index: int, stream: LogStream) -> list[tuple[int, int]]:
+        return gaps.read(self.log_path(index, stream))
 
     def subscribe(self, watcher: BatchWatcher) -> None:
         """Nothing changes any more."""

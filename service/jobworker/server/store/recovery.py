@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jobworker.server.errors import DamagedError, InvalidRequestError
 from jobworker.server.ids import CorrelationId
-from jobworker.server.store import results, takeover
+from jobworker.server.store import gaps, results, takeover
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.committed import CommittedBatches, Logged
 from jobworker.server.store.disk import Disk
@@ -61,8 +61,9 @@ def recover(*, layout: Layout, disk: Disk, boot: str, report: Report) -> Recover
     if log.boot is None:
         _take_over(layout, boot=boot, report=report, found=found)
     else:
-        _read_all(layout, disk, log, report=report, found=found)
-        if log.boot not in (boot, ""):
+        machine_died = log.boot not in (boot, "")
+        _read_all(layout, disk, log, machine_died=machine_died, report=report, found=found)
+        if machine_died:
             found.lost = [(batch, index) for batch in found.batches for index in batch.recorded.running]
     found.batches.sort(key=lambda batch: batch.header.accepted_at)
     return found
@@ -87,7 +88,9 @@ def _take_over(layout: Layout, *, boot: str, report: Report, found: Recovered) -
         found.lost += [(batch, index) for index in lost]
 
 
-def _read_all(layout: Layout, disk: Disk, log: CommittedBatches, *, report: Report, found: Recovered) -> None:
+def _read_all(
+    layout: Layout, disk: Disk, log: CommittedBatches, *, machine_died: bool, report: Report, found: Recovered
+) -> None:
     for name in sorted(os.listdir(layout.active_root)):
         if name not in log.batches:
             _unknown(layout, log, f"{layout.active_root}/{name}", report, found)
@@ -104,6 +107,8 @@ def _read_all(layout: Layout, disk: Disk, log: CommittedBatches, *, report: Repo
         except (DamagedError, FileNotFoundError, InvalidRequestError, ValueError, KeyError, TypeError, IndexError) as e:
             _set_aside(layout, folder, e, report, found)
             continue
+        if machine_died:
+            gaps.note(batch, synced=_synced(logged), disk=disk, report=report)
         if folder.startswith(f"{layout.active_root}/"):
             found.batches.append(batch)
         elif batch.complete:
@@ -217,7 +222,7 @@ def _placed(path: str, logged: Logged, size: int, report: Report) -> tuple[int, 
     """How much of a file that long is durable, and the lines that follow, with their offsets. What lies in it below the
     first of them was synced before the log's older segments were removed; what lies behind the last never was
     durable."""
-    begin = 0 if logged.accept is not None or not logged.pieces else logged.pieces[0].offset
+    begin = _synced(logged)
     if size < begin:
         report(path, f"bytes {size} to {begin} are missing")
         begin = size
@@ -234,6 +239,11 @@ def _placed(path: str, logged: Logged, size: int, report: Report) -> tuple[int, 
             placed.append((at, piece.lines))
             end = max(end, at + len(piece.lines))
     return begin, placed
+
+
+def _synced(logged: Logged) -> int:
+    """So much of the results was synced, with the logs of the jobs that end in it, by a checkpoint."""
+    return 0 if logged.accept is not None or not logged.pieces else logged.pieces[0].offset
 
 
 def _close_results(batch: ActiveBatch, disk: Disk) -> None:
