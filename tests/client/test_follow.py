@@ -10,11 +10,20 @@ from pathlib import Path
 import grpc
 import pytest
 
-from jobworker.client import Client, CutError, LogChunk, LogCursor, PasswordLogin, PermissionDeniedError, Retry
+from jobworker.client import (
+    Client,
+    CutError,
+    LogChunk,
+    LogCursor,
+    OutOfRangeError,
+    PasswordLogin,
+    PermissionDeniedError,
+    Retry,
+)
 from jobworker.client.errors import JobworkerError
 from jobworker.v1.job_pb2 import LOG_STREAM_MERGED, LOG_STREAM_STDERR, LOG_STREAM_STDOUT
 from jobworker.v1.query_pb2 import StreamLogsRequest
-from tests.harness.peer import PASSWORD, Abort, Peer, data, end, gap, retry_after
+from tests.harness.peer import PASSWORD, Abort, Peer, data, end, error_info, gap, retry_after
 
 ID = "01940000-0000-7000-8000-000000000000"
 CUT = Abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
@@ -204,6 +213,36 @@ async def test_a_cursor_of_the_callers_is_where_it_begins(client: Client, peer: 
     peer.script = [answer]
     chunks = [chunk async for chunk in client.follow(ID, cursors=[LogCursor(job_index=0, offset=4)])]
     assert b"".join(chunk.data for chunk in chunks) == b"456789"
+
+
+async def test_a_log_that_a_power_failure_made_shorter_is_told_and_goes_on_from_its_end(
+    client: Client, peer: Peer
+) -> None:
+    async def longer(request: StreamLogsRequest) -> AsyncIterator[LogChunk | Abort]:
+        yield data(0, 0, b"0123456789")
+        yield CUT
+
+    peer.logs = {(0, LOG_STREAM_MERGED): b"0123456"}
+    log = error_info("LOG_IS_SHORTER")
+    log.metadata.update({"job_index": "0", "stream": "MERGED", "offset": "10", "size": "7"})
+    peer.script = [longer, cut_after(peer, 0, Abort(grpc.StatusCode.OUT_OF_RANGE, details=(log,)))]
+    told: list[Retry] = []
+    chunks = [chunk async for chunk in client.follow(ID, notice=told.append)]
+    assert b"".join(chunk.data for chunk in chunks) == b"0123456789"
+    assert chunks[-1].end.total_bytes == 7
+    assert [(c.job_index, c.offset) for c in peer.requests[2].cursors] == [(0, 7)]
+    assert isinstance(told[1].error, OutOfRangeError)
+    assert told[1].error.message == "bytes 7 to 9 of job 0, which came before, are not in its log any more"
+
+
+async def test_a_cursor_of_the_callers_beyond_the_end_is_an_error(client: Client, peer: Peer) -> None:
+    log = error_info("LOG_IS_SHORTER")
+    log.metadata.update({"job_index": "0", "stream": "MERGED", "offset": "10", "size": "7"})
+    peer.logs = {(0, LOG_STREAM_MERGED): b"0123456"}
+    peer.script = [cut_after(peer, 0, Abort(grpc.StatusCode.OUT_OF_RANGE, details=(log,)))]
+    with pytest.raises(OutOfRangeError) as refused:
+        await read(client.follow(ID, cursors=[LogCursor(job_index=0, stream=LOG_STREAM_MERGED, offset=10)]))
+    assert refused.value.metadata["size"] == "7"
 
 
 async def test_a_tail_begins_where_the_service_says_and_is_exact_from_there(client: Client, peer: Peer) -> None:

@@ -75,7 +75,7 @@ class Follower:
             self._history.failed("StreamLogs", status(error))
             if error.code() in _PASSES or self._stopped.is_set():
                 return
-            if error.code() is grpc.StatusCode.INVALID_ARGUMENT and self._history.machine_died_since(self.follow.began):
+            if error.code() is grpc.StatusCode.OUT_OF_RANGE and self._history.machine_died_since(self.follow.began):
                 self.follow.rewound = True
                 self.follow = self._begin()
                 return

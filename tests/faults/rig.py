@@ -155,11 +155,13 @@ class Rig:
         self._boot.write_text(f"{uuid.uuid4()}\n")
 
     def pause(self, name: str) -> None:
-        """SIGSTOP; `all` is all of them."""
+        """SIGSTOP, and when it returns no thread is in a system call any more; `all` is all of them."""
         self._stopped = self.family() if name == "all" else [self.pid(name)]
         for pid in self._stopped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
+        for pid in self._stopped:
+            self._wait(lambda pid=pid: _all_stopped(pid), f"process {pid} to stop")
 
     def resume(self) -> None:
         """SIGCONT to those."""
@@ -188,6 +190,15 @@ class Rig:
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         with self._back():
             until(condition, what, _BACK_SECONDS)
+
+
+def _all_stopped(pid: int) -> bool:
+    """Every thread of a process, or it is gone."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if stat.read_bytes().rpartition(b") ")[2][:1] not in b"TZX":
+                return False
+    return True
 
 
 def descriptors(pid: int) -> list[str]:

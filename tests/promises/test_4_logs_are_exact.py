@@ -248,7 +248,7 @@ def test_a_cursor_beyond_the_end_is_refused_with_its_field(alice: Api) -> None:
     alice.wait(batch)
     with pytest.raises(grpc.RpcError) as refused:
         list(alice.follow(batch, cursors=[query_pb2.LogCursor(job_index=0, offset=4)]))
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.code() is grpc.StatusCode.OUT_OF_RANGE
     assert "cursors[0].offset" in refused.value.details()
     assert [c.WhichOneof("payload") for c in alice.follow(batch, cursors=[query_pb2.LogCursor(offset=3)])] == ["end"]
 

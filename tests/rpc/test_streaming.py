@@ -68,18 +68,32 @@ async def test_what_cannot_be_streamed_is_refused_by_its_field(served: Served) -
     batch = served.batch(2)
     batch.run(0, b"abc")
     for request, field in (
-        (ask(batch, cursors=[query_pb2.LogCursor(job_index=0, offset=4)]), "cursors[0].offset"),
         (ask(batch, cursors=[query_pb2.LogCursor(job_index=7)]), "cursors[0].job_index"),
         (ask(batch, cursors=[query_pb2.LogCursor(stream=job_pb2.LOG_STREAM_STDERR)]), "cursors[0].stream"),
         (ask(batch, cursors=[query_pb2.LogCursor(stream=9)]), "cursors[0].stream"),  # type: ignore[arg-type]
         (ask(batch, job_index=[0, 2]), "job_index[1]"),
         (ask(batch, offset=1), "offset"),
-        (ask(batch, offset=9, job_index=[0]), "offset"),
         (query_pb2.StreamLogsRequest(correlation_id="nonsense"), "correlation_id"),
     ):
         status = await error_of(alice.call(alice.query.StreamLogs, request))
         assert status.code == code_pb2.INVALID_ARGUMENT
         assert detail(status, error_details_pb2.BadRequest).field_violations[0].field == field
+
+
+async def test_a_cursor_beyond_the_end_is_told_where_the_log_ends(served: Served) -> None:
+    alice = await served.client()
+    batch = served.batch(3)
+    batch.run(1, b"abc")
+    for request, field, offset in (
+        (ask(batch, cursors=[query_pb2.LogCursor(job_index=1, offset=4)]), "cursors[0].offset", "4"),
+        (ask(batch, offset=9, job_index=[1]), "offset", "9"),
+    ):
+        status = await error_of(alice.call(alice.query.StreamLogs, request))
+        assert status.code == code_pb2.OUT_OF_RANGE
+        assert detail(status, error_details_pb2.BadRequest).field_violations[0].field == field
+        info = detail(status, error_details_pb2.ErrorInfo)
+        assert (info.reason, info.domain) == ("LOG_IS_SHORTER", "jobworker")
+        assert info.metadata == {"job_index": "1", "stream": "MERGED", "offset": offset, "size": "3"}
 
 
 async def test_a_client_that_goes_away_leaves_no_handler_and_no_open_file(served: Served) -> None:

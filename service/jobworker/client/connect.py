@@ -121,7 +121,12 @@ class Client:
 
         A stream that is cut is taken up where it was: no byte twice, none missing. `snapshot` is what there is now,
         instead of following; `tail_*` only the last so many bytes or lines of what a log has now. `patience_seconds` is
-        how long in a row the service may be away, `notice` is told of each cut.
+        how long in a row the service may be away, `notice` is told of each cut. Where a power failure of the service's
+        machine took the end of a log, what came of it before stays with whoever has it: `notice` is told with an
+        OutOfRangeError which bytes are not there any more, and the log goes on from its end.
+
+        Raises:
+            OutOfRangeError: one of `cursors` is beyond the end of its log.
         """
         request = StreamLogsRequest(
             correlation_id=correlation_id,

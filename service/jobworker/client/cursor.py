@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobworker.client.errors import CutError
+from jobworker.client.errors import CutError, OutOfRangeError
 from jobworker.v1.job_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT, LOG_STREAM_UNSPECIFIED, LogStream
 from jobworker.v1.query_pb2 import LogChunk, LogCursor, StreamLogsRequest
 
@@ -55,6 +55,20 @@ class Position:
             return None
         self._offsets[key] = chunk.offset + length
         return chunk if chunk.offset == start else _without(chunk, start - chunk.offset)
+
+    def shorten(self, error: OutOfRangeError) -> str | None:
+        """The service has less of a log than was seen of it: goes on from the log's end. In words, what is not there
+        any more; None: nothing was seen there, it was asked for so."""
+        try:
+            job, size = int(error.metadata["job_index"]), int(error.metadata["size"])
+            stream = LogStream.Value(f"LOG_STREAM_{error.metadata['stream']}")
+        except (KeyError, ValueError):
+            return None
+        seen = self._offsets.get((job, stream), 0)
+        if not self._begun or size >= seen:
+            return None
+        self._offsets[job, stream] = size
+        return f"bytes {size} to {seen - 1} of job {job}, which came before, are not in its log any more"
 
     def complete(self, job_count: int) -> bool:
         """Whether each log that was asked for had its end; `job_count` is the batch's."""

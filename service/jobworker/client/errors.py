@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from google.protobuf import any_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"  # where gRPC carries a google.rpc.Status
@@ -31,8 +33,8 @@ class JobworkerError(Exception):
     """A call that failed; `str(error)` is one line for people.
 
     `code` is the gRPC status code, `reason` that of google.rpc.ErrorInfo (such as TOKEN_EXPIRED, else empty),
-    `violations` those of google.rpc.BadRequest, `subject` whose quota it was, `retry_after_seconds` what the service
-    asks to wait before another try (None: it does not say).
+    `metadata` what it says besides, `violations` those of google.rpc.BadRequest, `subject` whose quota it was,
+    `retry_after_seconds` what the service asks to wait before another try (None: it does not say).
     """
 
     code = grpc.StatusCode.UNKNOWN
@@ -44,6 +46,7 @@ class JobworkerError(Exception):
         code: grpc.StatusCode | None = None,
         violations: tuple[Violation, ...] = (),
         reason: str = "",
+        metadata: Mapping[str, str] | None = None,
         subject: str = "",
         retry_after_seconds: float | None = None,
     ) -> None:
@@ -53,6 +56,7 @@ class JobworkerError(Exception):
             self.code = code
         self.violations = violations
         self.reason = reason
+        self.metadata = dict(metadata or {})
         self.subject = subject
         self.retry_after_seconds = retry_after_seconds
 
@@ -94,7 +98,8 @@ class FailedPreconditionError(JobworkerError):
 
 
 class OutOfRangeError(JobworkerError):
-    """A cursor beyond the end of a log."""
+    """A cursor beyond the end of a log: `metadata` has `job_index`, `stream`, `offset`, and the log's `size`. A
+    follower meets it when a power failure took the last bytes of the log: see Client.follow."""
 
     code = grpc.StatusCode.OUT_OF_RANGE
 
@@ -155,13 +160,15 @@ def from_rpc(error: grpc.aio.AioRpcError) -> JobworkerError:
         return HandshakeError(_handshake_words(message))
     violations: list[Violation] = []
     reason = subject = ""
+    metadata: dict[str, str] = {}
     retry_after_seconds: float | None = None
     for detail in _details(error):
         if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = error_details_pb2.BadRequest.FromString(detail.value)
             violations += [Violation(v.field, v.description) for v in bad.field_violations]
         elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            reason = error_details_pb2.ErrorInfo.FromString(detail.value).reason
+            info = error_details_pb2.ErrorInfo.FromString(detail.value)
+            reason, metadata = info.reason, dict(info.metadata)
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             delay = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
             retry_after_seconds = delay.ToTimedelta().total_seconds()
@@ -173,6 +180,7 @@ def from_rpc(error: grpc.aio.AioRpcError) -> JobworkerError:
         code=code,
         violations=tuple(violations),
         reason=reason,
+        metadata=metadata,
         subject=subject,
         retry_after_seconds=retry_after_seconds,
     )

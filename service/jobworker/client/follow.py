@@ -13,7 +13,7 @@ import grpc.aio
 
 from jobworker.client.connection import Connection, metadata
 from jobworker.client.cursor import Position
-from jobworker.client.errors import CutError, JobworkerError, from_rpc
+from jobworker.client.errors import CutError, JobworkerError, OutOfRangeError, from_rpc
 from jobworker.client.retry import Backoff, Retry, asks_for_another_try, passes_by_itself
 from jobworker.v1.query_pb2 import GetBatchRequest, LogChunk, StreamLogsRequest
 
@@ -88,6 +88,10 @@ class Follower:
 
     async def _pause(self, error: JobworkerError) -> None:
         """Waits for the service to come back; raises what is no reason to."""
+        if isinstance(error, OutOfRangeError) and (words := self._position.shorten(error)) is not None:
+            if self._notice is not None:
+                self._notice(Retry(OutOfRangeError(words, metadata=error.metadata), 0.0))
+            return
         if not passes_by_itself(error) and not asks_for_another_try(error):
             raise error
         retry = self._backoff.next(error)

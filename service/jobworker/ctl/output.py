@@ -52,7 +52,10 @@ def say(text: str = "", *, flush: bool = False) -> None:
 
 
 def note_retry(retry: Retry) -> None:
-    """A cut connection that is about to be mended."""
+    """A cut connection that is about to be mended, or a log that is shorter than what was shown of it."""
+    if retry.error.code.name == "OUT_OF_RANGE":
+        note(f"{retry.error.message}: the machine of the service failed")
+        return
     words = " ".join(retry.error.message.split()).rsplit(": ", 1)[-1]
     note(f"the connection was lost ({words}); trying again")
 

@@ -44,6 +44,17 @@ class InvalidRequestError(JobworkerError):
         self.violations = violations
 
 
+class OutOfRangeError(InvalidRequestError):
+    """A cursor is beyond the end of its log: it was never right, or a power failure took the log's last bytes."""
+
+    def __init__(self, field: str, *, index: int, stream: str, offset: int, size: int) -> None:
+        super().__init__(Violation(field, f"is {offset}, beyond the {size} bytes of the log"))
+        self.index = index
+        self.stream = stream
+        self.offset = offset
+        self.size = size
+
+
 def invalid(field: str, description: str) -> InvalidRequestError:
     """An InvalidRequestError for one field."""
     return InvalidRequestError(Violation(field, description))

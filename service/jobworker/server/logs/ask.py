@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from jobworker.server.errors import invalid
+from jobworker.server.errors import OutOfRangeError, invalid
 from jobworker.server.model import LogStream
 
 if TYPE_CHECKING:
@@ -84,11 +84,15 @@ def log_key(index: int, stream: LogStream) -> int:
     return index << 2 | stream
 
 
-async def starts(batch: BatchView, cursors: Iterable[Cursor], slices: Slices) -> dict[int, int]:
-    """Where logs are to begin by a request's `cursors`; by `log_key`.
+async def starts(
+    batch: BatchView, cursors: Iterable[Cursor], slices: Slices, *, field: str | None = None
+) -> dict[int, int]:
+    """Where logs are to begin by a request's `cursors`; by `log_key`. `field`: what an offset is called that is not in
+    `cursors`.
 
     Raises:
-        InvalidRequestError: a cursor names a job or a stream that is not there, or a place beyond what its log has.
+        InvalidRequestError: a cursor names a job or a stream that is not there.
+        OutOfRangeError: or a place beyond what its log has.
     """
     found: dict[int, int] = {}
     async for position, cursor in slices.each(enumerate(cursors)):  # of each a job's lines are read
@@ -104,7 +108,9 @@ async def starts(batch: BatchView, cursors: Iterable[Cursor], slices: Slices) ->
             raise invalid(path, "names a log that an earlier cursor names")
         size = size_now(batch, cursor.index, stream)
         if cursor.offset > size:
-            raise invalid(f"{path}.offset", f"is {cursor.offset}, beyond the {size} bytes of the log")
+            raise OutOfRangeError(
+                field or f"{path}.offset", index=cursor.index, stream=stream.name, offset=cursor.offset, size=size
+            )
         found[key] = cursor.offset
     return found
 

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobworker.server.errors import InvalidRequestError, PermissionDeniedError, invalid
+from jobworker.server.errors import PermissionDeniedError, invalid
 from jobworker.server.ids import CorrelationId
 from jobworker.server.logs import ask
 from jobworker.server.logs.budget import Hold
@@ -179,10 +179,7 @@ async def _log_ask(batch: BatchView, request: query_pb2.StreamLogsRequest, slice
             raise invalid("offset", "goes with exactly one job_index; use cursors")
         if starts:
             raise invalid("offset", "cannot be given together with cursors")
-        try:
-            starts = await ask.starts(batch, [ask.Cursor(indexes[0], None, request.offset)], slices)
-        except InvalidRequestError as error:
-            raise invalid("offset", error.violations[0].description) from None
+        starts = await ask.starts(batch, [ask.Cursor(indexes[0], None, request.offset)], slices, field="offset")
     return ask.Ask(
         indexes=indexes,
         starts=starts,

@@ -19,6 +19,7 @@ from jobworker.server.errors import (
     InvalidRequestError,
     JobworkerError,
     NotFoundError,
+    OutOfRangeError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -107,7 +108,7 @@ async def end(context: Any, status: status_pb2.Status) -> None:
 def _code_and_details(error: JobworkerError) -> tuple[code_pb2.Code.ValueType, list[Message]]:
     match error:
         case InvalidRequestError():
-            return code_pb2.INVALID_ARGUMENT, [_bad_request(error)]
+            return _invalid(error)
         case UnauthenticatedError():
             return code_pb2.UNAUTHENTICATED, [_error_info(error.reason)]
         case PermissionDeniedError():
@@ -128,6 +129,13 @@ _PLAIN: dict[type[JobworkerError], code_pb2.Code.ValueType] = {
 }
 
 
+def _invalid(error: InvalidRequestError) -> tuple[code_pb2.Code.ValueType, list[Message]]:
+    if not isinstance(error, OutOfRangeError):
+        return code_pb2.INVALID_ARGUMENT, [_bad_request(error)]
+    log = {"job_index": error.index, "stream": error.stream, "offset": error.offset, "size": error.size}
+    return code_pb2.OUT_OF_RANGE, [_bad_request(error), _error_info("LOG_IS_SHORTER", log)]
+
+
 def _bad_request(error: InvalidRequestError) -> error_details_pb2.BadRequest:
     return error_details_pb2.BadRequest(
         field_violations=[
@@ -145,8 +153,9 @@ def _quota_failure(error: ExhaustedError) -> error_details_pb2.QuotaFailure:
     )
 
 
-def _error_info(reason: str) -> error_details_pb2.ErrorInfo:
-    return error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
+def _error_info(reason: str, metadata: dict[str, object] | None = None) -> error_details_pb2.ErrorInfo:
+    texts = {key: str(value) for key, value in (metadata or {}).items()}
+    return error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=texts)
 
 
 def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
