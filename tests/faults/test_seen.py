@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.history import Kind
+from tests.faults.history import History, Kind, Violation
 from tests.faults.jobs import Marks, make_jobs
 from tests.faults.recorded import TAG
+from tests.faults.report import Report, Row
 from tests.faults.scenarios import kills
 from tests.faults.settle import undecodable
 from tests.faults.trial import Bounds, Open, Trial
@@ -34,6 +35,22 @@ def test_descriptors_that_stay_open_are_noticed_and_those_of_a_cache_are_not() -
     assert Open(files=[], cached=65, others=30).problem(first=25)
     assert Open(files=["/data/active/id/0.log"], cached=0, others=30).problem(first=25)
     assert Open(files=[], cached=0, others=34).problem(first=25)
+
+
+def test_what_the_machine_cannot_have_is_named_at_the_end_and_fails_nothing() -> None:
+    report = Report()
+    report.rows.append(Row("power", "power failure (ext4)", 4, skipped="needs root"))
+    assert report.good
+    assert report.table().splitlines()[-1] == "LEFT OUT: power failure (ext4): needs root"
+    report.rows.append(Row("cut", "cut connections", 4))
+    assert not report.good  # it could be had, and nothing was tried
+
+
+def test_other_bytes_in_logs_are_no_violation_where_the_file_system_shows_what_other_files_had_held() -> None:
+    history = History(old_bytes=True)
+    kinds = (Kind.NUL_BYTES, Kind.WRONG_LOG, Kind.FOLLOWER_DIFFERS, Kind.STARTED_TWICE)
+    assert [v.kind for v in history.accuse(Violation(kind, TAG) for kind in kinds)] == [Kind.STARTED_TWICE]
+    assert history.documented == 3
 
 
 def test_a_log_that_stays_open_in_a_real_process_is_found(tmp_path: Path) -> None:

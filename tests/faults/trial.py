@@ -18,10 +18,12 @@ from tests.faults.rig import NotBackError, Rig, descriptors
 from tests.faults.settle import Settler
 from tests.harness import scratch
 
-_FOLLOWER_SECONDS = 60.0
+# Limits of waits that end when what they wait for is there: so long that a slow machine does not look like a fault.
+_FOLLOWER_SECONDS = 300.0
+_FIRST_BATCH_SECONDS = 60.0
 _MORE_DESCRIPTORS = 8  # than after the first round: threads that start as they are needed, not leaks
 _CACHED_BATCHES = 64  # finished ones that the server keeps at hand
-_CLOSING_SECONDS = 5.0
+_CLOSING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,19 @@ class Trial:
         it is given, and leaves the service as it should be."""
         while self.done < self._bounds.count and not (self.done and self._is_over()):
             self.load.start()
+            self._wait_for_load()
             yield self._faults(min(faults, self._bounds.count - self.done))
             self.load.stop()
             self._judge()
+
+    def _wait_for_load(self) -> None:
+        """Until some batch of this round was accepted: a fault that meets nothing says nothing."""
+        deadline = time.monotonic() + _FIRST_BATCH_SECONDS
+        while time.monotonic() < deadline and self._expected() <= self._accepted:
+            time.sleep(0.02)
+
+    def _expected(self) -> int:
+        return sum(b.expected for b in list(self.history.batches.values()))
 
     def _faults(self, count: int) -> Iterator[int]:
         for _ in range(count):
@@ -142,7 +154,7 @@ class Trial:
         self._accuse(self._settler.settle(lambda: self.load.end_followers(_FOLLOWER_SECONDS)))
         if all(b.final_at is not None for b in self.history.batches.values() if b.expected):
             self._accuse(self._leaks())
-        accepted = sum(b.expected for b in self.history.batches.values())
+        accepted = self._expected()
         self.idle_rounds += accepted == self._accepted
         self._accepted = accepted
         jobs = sum(len(b.jobs) for b in self.history.batches.values() if b.expected)

@@ -26,7 +26,7 @@ from jobworker.v1 import (
 )
 from tests.harness import scratch
 from tests.harness.pki import make_pki
-from tests.harness.wait import alive, children, command_line, until
+from tests.harness.wait import DEADLINE_SECONDS, alive, children, command_line, until
 
 CALL_SECONDS = 60.0
 LOCAL = [("grpc.ssl_target_name_override", "localhost"), ("grpc.max_receive_message_length", 64 << 20)]
@@ -52,6 +52,8 @@ def free_port() -> int:
 
 class Service:
     """`jobworker run` in a folder. Settings are environment variables without their prefix: JOBS__RUNNING="8"."""
+
+    deadline_seconds = DEADLINE_SECONDS  # for it to answer
 
     def __init__(self, folder: Path, variables: Mapping[str, str] | None = None, **settings: str) -> None:
         self.folder = folder
@@ -116,7 +118,7 @@ class Service:
             with socket.socket() as sock:
                 return sock.connect_ex(("127.0.0.1", self.port)) == 0
 
-        until(answers, f"the service answers; it said: {self.output()}")
+        until(answers, f"the service answers; it said: {self.output()}", self.deadline_seconds)
 
     def output(self) -> str:
         """What it printed."""
