@@ -108,24 +108,26 @@ def test_when_the_executor_dies_its_jobs_die_and_are_lost_and_the_queued_ones_ru
     assert lost.exit_source == job_pb2.EXIT_SOURCE_LOST
 
 
-def test_a_job_that_waited_in_an_executor_that_died_is_not_lost_and_every_job_starts_once(
+def test_a_job_that_an_executor_which_died_had_not_started_is_not_lost_and_every_job_starts_once(
     service: Service, scratch: Path
 ) -> None:
     api = service.api()
     started, gate = scratch / "started", scratch / "gate"
-    commands = [f"echo {index} >> {started}; until [ -e {gate} ]; do sleep 0.05; done" for index in range(20)]
-    # Those of a batch whose jobs were quick so far are ordered ahead of their turn.
-    commands[:4] = [f"echo {index} >> {started}" for index in range(4)]
-    batch = api.submit(*commands, batch=job_pb2.BatchOptions(parallelism=4))
-    until(lambda: started.exists() and len(started.read_text().split()) == 8, "four run")
-    folder = service.data / "active" / batch
-    until(lambda: len(list(folder.rglob("*.log"))) == 12, "four are ordered ahead")
-    os.kill(children(service.child("executor"))[0], signal.SIGKILL)
+    wait = f"until [ -e {gate} ]; do sleep 0.05; done"
+    running = api.submit(*[f"echo r{n} >> {started}; {wait}" for n in range(4)])
+    until(lambda: started.exists() and len(started.read_text().split()) == 4, "four run")
+    inner = children(service.child("executor"))[0]
+    os.kill(inner, signal.SIGSTOP)
+    ordered = api.submit(*[f"echo o{n} >> {started}" for n in range(20)], batch=job_pb2.BatchOptions(parallelism=6))
+    folder = service.data / "active" / ordered
+    until(lambda: len(list(folder.rglob("*.log"))) == 6, "six are ordered")
+    os.kill(inner, signal.SIGKILL)
     gate.touch()
-    final = api.wait(batch)
-    assert (final.counts.lost, final.counts.succeeded) == (4, 16)
-    assert [job.index for job in api.jobs(batch) if job.state == job_pb2.JOB_STATE_LOST] == [4, 5, 6, 7]
-    assert Counter(started.read_text().split()) == Counter(str(index) for index in range(20))
+    assert api.wait(running).counts.lost == 4
+    final = api.wait(ordered)
+    assert (final.counts.lost, final.counts.succeeded) == (0, 20)
+    expected = [f"r{n}" for n in range(4)] + [f"o{n}" for n in range(20)]
+    assert Counter(started.read_text().split()) == Counter(expected)
 
 
 def test_killing_the_whole_service_leaves_no_job_and_the_next_life_tells_what_became_of_each(

@@ -1,5 +1,7 @@
 """What every call passes: certificate, token, role, and how errors come back."""
 
+import errno
+
 import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2
@@ -105,6 +107,35 @@ async def test_a_method_that_is_not_there_is_unimplemented(served: Served) -> No
     alice = await served.client()
     call = alice.channel.unary_unary("/jobworker.v1.JobQueryService/Nothing")(b"", metadata=alice.metadata)
     assert (await error_of(call)).code == code_pb2.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError(errno.EMFILE, "x"), code_pb2.RESOURCE_EXHAUSTED, "the service has too many files open"),
+        (OSError(errno.ENFILE, "x"), code_pb2.RESOURCE_EXHAUSTED, "the service has too many files open"),
+        (OSError(errno.ENOMEM, "x"), code_pb2.RESOURCE_EXHAUSTED, "the service has no memory left"),
+        (MemoryError(), code_pb2.RESOURCE_EXHAUSTED, "the service has no memory left"),
+        (OSError(errno.ENOSPC, "x"), code_pb2.RESOURCE_EXHAUSTED, "the disk is full"),
+        (OSError(errno.EIO, "x"), code_pb2.UNAVAILABLE, "the service's disk fails"),
+    ],
+)
+async def test_what_the_service_is_short_of_is_told_and_why_is_in_the_log(
+    served: Served, error: Exception, code: int, message: str
+) -> None:
+    alice = await served.client()
+    batch = served.batch(1)
+
+    def broken() -> dict[object, int]:
+        raise error
+
+    batch.counts = broken  # type: ignore[method-assign, assignment]
+    request = query_pb2.GetBatchRequest(correlation_id=batch.header.correlation_id)
+    status = await error_of(alice.call(alice.query.GetBatch, request))
+    assert (status.code, status.message) == (code, message)
+    assert detail(status, error_details_pb2.RetryInfo).retry_delay.seconds > 0
+    (line,) = served.log.of("rpc failed")
+    assert type(error).__name__ in line["cause"]
 
 
 async def test_a_failure_of_ours_tells_the_caller_an_incident_and_nothing_else(served: Served) -> None:

@@ -117,14 +117,20 @@ class DamagedError(JobworkerError):
         self.path = path
 
 
-def shortage(error: BaseException) -> ExhaustedError | None:
-    """What callers are told when the service itself was short of something; None: the error is another."""
-    what = _MEMORY if isinstance(error, MemoryError) else _SHORT.get(getattr(error, "errno", None) or 0)
-    if what is None:
+def service_trouble(error: BaseException) -> ExhaustedError | UnavailableError | None:
+    """What callers are told when the service itself was short of something, or its disk failed; None: the error is
+    another."""
+    number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    trouble: ExhaustedError | UnavailableError
+    if number in _DISK_FAILS:
+        trouble = UnavailableError("the service's disk fails", retry_after_seconds=_RETRY_SECONDS)
+    elif number in _SHORT:
+        seconds = _FULL_RETRY_SECONDS if _SHORT[number] is _DISK else _RETRY_SECONDS
+        trouble = ExhaustedError(_SHORT[number], subject="service", retry_after_seconds=seconds)
+    else:
         return None
-    short = ExhaustedError(what, subject="service", retry_after_seconds=_RETRY_SECONDS[what])
-    short.__cause__ = error
-    return short
+    trouble.__cause__ = error
+    return trouble
 
 
 _FILES, _MEMORY, _DISK = "the service has too many files open", "the service has no memory left", "the disk is full"
@@ -136,4 +142,5 @@ _SHORT = {
     errno.ENOSPC: _DISK,
     errno.EDQUOT: _DISK,
 }
-_RETRY_SECONDS = {_FILES: 5.0, _MEMORY: 5.0, _DISK: 30.0}
+_DISK_FAILS = (errno.EIO, errno.EUCLEAN, errno.EROFS)  # EUCLEAN: ext4 and XFS say so of damage that they find
+_RETRY_SECONDS, _FULL_RETRY_SECONDS = 5.0, 30.0

@@ -23,7 +23,7 @@ from jobworker.server.config.sources import (
     read,
     unknown,
 )
-from jobworker.server.errors import InvalidRequestError, PreconditionError, UnavailableError, Violation, shortage
+from jobworker.server.errors import InvalidRequestError, PreconditionError, UnavailableError, Violation, service_trouble
 from jobworker.server.telemetry.log import Log
 
 _RETRY_SECONDS = 5.0
@@ -208,7 +208,7 @@ class LiveConfig:
             self._commit(loaded, updates)
         except OSError as e:
             unwritten = UnavailableError("the change cannot be written", retry_after_seconds=_RETRY_SECONDS)
-            raise (shortage(e) or unwritten) from e
+            raise (service_trouble(e) or unwritten) from e
         self._damage = ""  # whoever steers the service has said anew what it should be
 
     def _check_live(self, wanted: Settings, current: Settings) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from jobworker.server.acceptloop import AcceptLoop, StrangerLimits
-from jobworker.server.errors import JobworkerError, NotFoundError, shortage
+from jobworker.server.errors import JobworkerError, NotFoundError, service_trouble
 from jobworker.server.listening import listen
 from jobworker.server.rest import answer, openapi
 from jobworker.server.rest.body import BodyLimits
@@ -133,7 +133,7 @@ class RestServer:
                 problem=describe(error),
                 traceback=trace(error),
             )
-            short = shortage(error)
+            short = service_trouble(error)
             response = answer.status_response(request, status.of(short) if short else status.internal(incident))
         if self._calls.closed_by is not None:
             response.force_close()

@@ -24,7 +24,7 @@ from jobworker.server.errors import (
     PermissionDeniedError,
     UnauthenticatedError,
     invalid,
-    shortage,
+    service_trouble,
 )
 from jobworker.server.ids import CorrelationId
 from jobworker.server.rpc import status
@@ -174,8 +174,8 @@ def _observe(layers: Layers, method: str, proceed: Behaviour) -> Behaviour:
 
 
 def _answer_errors(layers: Layers, _method: str, proceed: Behaviour) -> Behaviour:
-    """Errors become statuses: those of the domain as they say, what the service is short of as RESOURCE_EXHAUSTED, and
-    others as INTERNAL with an incident's id."""
+    """Errors become statuses: those of the domain as they say, what the service is short of as RESOURCE_EXHAUSTED, a
+    disk that fails as UNAVAILABLE, and others as INTERNAL with an incident's id."""
 
     async def behaviour(call: Call, request: Any, context: Any) -> Any:
         try:
@@ -193,7 +193,7 @@ def _answer_errors(layers: Layers, _method: str, proceed: Behaviour) -> Behaviou
             # A write to a client that is gone fails with ExecuteBatchError, and no CancelledError may come.
             raise asyncio.CancelledError from None
         except Exception as error:
-            answer = _answer(layers, call, shortage(error) or error)
+            answer = _answer(layers, call, service_trouble(error) or error)
         call.code = status.name(answer)
         return await layers.end(context, answer)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from jobworker.server.core.records import Record
-from jobworker.server.errors import ExhaustedError, UnavailableError, shortage
+from jobworker.server.errors import ExhaustedError, UnavailableError, service_trouble
 from jobworker.server.model import TransitionError
 from jobworker.server.serialthread import SerialThread
 from jobworker.server.store import results
@@ -378,7 +378,7 @@ def unavailable(problem: OSError) -> ExhaustedError | UnavailableError:
         return ExhaustedError(
             f"the service's disk is full: it needs {SEGMENT_BYTES} bytes", subject="service", retry_after_seconds=30
         )
-    return shortage(problem) or UnavailableError(
+    return service_trouble(problem) or UnavailableError(
         f"the service's disk fails: {problem.strerror or problem}", retry_after_seconds=_RETRY_SECONDS * 5
     )
 
