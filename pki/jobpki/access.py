@@ -70,7 +70,7 @@ def check_folder(folder: Path) -> None:
             group = _group(found.st_gid)
             raise PkiError(f"its group {group} may put files into it ({mode})", path=folder, mend=command)
         if os.geteuid() not in (0, found.st_uid) and found.st_uid != 0:
-            raise PkiError(f"belongs to {_user(found.st_uid)}", path=folder, mend=_chown(folder))
+            raise PkiError(f"belongs to {owner_name(found.st_uid)}", path=folder, mend=_chown(folder))
     for above in real.parents:
         others = above.stat().st_mode
         # With the sticky bit, as /tmp has it, nobody may rename what is another's.
@@ -121,7 +121,7 @@ def _check_file(path: Path, found: os.stat_result, *, is_secret: bool, is_read_o
     elif is_secret and mode & stat.S_IRWXG and found.st_uid != 0 and not _is_trusted(found.st_gid, folder):
         who, may = f"its group {_group(found.st_gid)}", "read it"
     elif found.st_uid not in (0, os.geteuid()) and not (os.geteuid() == 0 and found.st_uid == folder.st_uid):
-        raise PkiError(f"belongs to {_user(found.st_uid)}, who may change it", path=path, mend=_chown(path))
+        raise PkiError(f"belongs to {owner_name(found.st_uid)}, who may change it", path=path, mend=_chown(path))
     else:
         return
     raise PkiError(f"{who} may {may} (mode {mode:04o})", path=path, mend=_chmod(path, found, is_secret, is_read_only))
@@ -137,7 +137,8 @@ def _check_way(path: Path) -> None:
         owner = here.lstat().st_uid
         # In a folder like /tmp, where all may make links.
         if owner not in (0, os.geteuid(), here.parent.stat().st_uid):
-            raise PkiError(f"is a symbolic link of {_user(owner)}", path=here, mend=f"run: rm {shlex.quote(str(here))}")
+            command = f"run: rm {shlex.quote(str(here))}"
+            raise PkiError(f"is a symbolic link of {owner_name(owner)}", path=here, mend=command)
         here = here.parent / here.readlink()
 
 
@@ -167,10 +168,11 @@ def _chmod(path: Path, found: os.stat_result, is_secret: bool, is_read_only: boo
 
 
 def _chown(path: Path) -> str:
-    return f"run: chown {_user(os.geteuid())} {shlex.quote(str(path))}"
+    return f"run: chown {owner_name(os.geteuid())} {shlex.quote(str(path))}"
 
 
-def _user(uid: int) -> str:
+def owner_name(uid: int) -> str:
+    """What a user of this machine is called; the number where it has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

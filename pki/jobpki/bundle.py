@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from jobpki import keys
 from jobpki.access import read_public, read_secret
-from jobpki.errors import PkiError
+from jobpki.errors import OutOfTimeError, PkiError
 from jobpki.layout import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Layout
 
 
@@ -31,37 +31,63 @@ class ServerBundle:
     not_after: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle of any kind that was found good."""
+
+    key_pem: bytes
+    chain_pem: bytes
+    ca_pem: bytes
+    leaf: x509.Certificate
+    issuer: x509.Certificate  # the one of `ca_pem` that the leaf leads to
+
+
 def check_server_bundle(pki: Path, *, now: datetime) -> ServerBundle:
     """Reads `<pki>/server` and makes sure that a server can work with it.
 
     Raises:
-        PkiError: names the file, and why: missing, empty, unreadable, a key that others may read, anything that others
-            may change, not PEM, a key of another certificate, expired, not yet valid, of another authority, not for
-            servers.
+        PkiError: as `check_bundle`, and that it has no trust domain.
     """
     folder = Layout(pki).server
+    bundle = check_bundle(folder, usage=ExtendedKeyUsageOID.SERVER_AUTH, now=now)
+    trust_domain = spiffe_trust_domain(bundle.leaf) or spiffe_trust_domain(bundle.issuer)
+    if trust_domain is None:
+        raise PkiError("has no URI SAN spiffe://<trust domain>/server", path=folder / CERTIFICATE_FILE)
+    return ServerBundle(
+        key_pem=bundle.key_pem,
+        chain_pem=bundle.chain_pem,
+        ca_pem=bundle.ca_pem,
+        trust_domain=trust_domain,
+        not_after=bundle.leaf.not_valid_after_utc,
+    )
+
+
+def check_bundle(folder: Path, *, usage: x509.ObjectIdentifier, now: datetime) -> Bundle:
+    """Reads a bundle and makes sure that it can be used for what it is.
+
+    Args:
+        folder: of the bundle.
+        usage: serverAuth or clientAuth.
+        now: an aware time.
+
+    Raises:
+        PkiError: names the file, and why: missing, empty, unreadable, a key that others may read, anything that others
+            may change, not PEM, a key of another certificate, expired, not yet valid, of another authority, not for
+            this usage.
+    """
     ca_path, certificate_path, key_path = folder / CA_FILE, folder / CERTIFICATE_FILE, folder / KEY_FILE
     ca_pem, chain_pem, key_pem = read_public(ca_path), read_public(certificate_path), read_secret(key_path)
     roots = load_certificates(ca_pem, ca_path)
     leaf, *intermediates = load_certificates(chain_pem, certificate_path)
     key = keys.from_pem(key_pem, key_path)
     check_key_of(leaf, key, key_path=key_path, certificate_path=certificate_path)
-    _check_period(leaf, certificate_path, now)
+    check_period(leaf, certificate_path, now)
     issuer = _issuer(leaf, intermediates, roots)
     if issuer is None:
         raise PkiError(f"was not issued by the authority in {ca_path}", path=certificate_path)
-    _check_period(issuer, ca_path, now)
-    _check_server_usage(leaf, certificate_path)
-    trust_domain = spiffe_trust_domain(leaf) or spiffe_trust_domain(issuer)
-    if trust_domain is None:
-        raise PkiError("has no URI SAN spiffe://<trust domain>/server", path=certificate_path)
-    return ServerBundle(
-        key_pem=key_pem,
-        chain_pem=chain_pem,
-        ca_pem=ca_pem,
-        trust_domain=trust_domain,
-        not_after=leaf.not_valid_after_utc,
-    )
+    check_period(issuer, ca_path, now)
+    _check_usage(leaf, usage, certificate_path)
+    return Bundle(key_pem=key_pem, chain_pem=chain_pem, ca_pem=ca_pem, leaf=leaf, issuer=issuer)
 
 
 def check_key_of(
@@ -116,11 +142,22 @@ def spiffe_id(certificate: x509.Certificate) -> str | None:
     return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else None
 
 
-def _check_period(certificate: x509.Certificate, path: Path, now: datetime) -> None:
+def check_period(certificate: x509.Certificate, path: Path, now: datetime) -> None:
+    """That a certificate is valid at a time.
+
+    Raises:
+        PkiError: it is not yet, or not any more; with the date.
+    """
     if now > certificate.not_valid_after_utc:
-        raise PkiError(f"has expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC", path=path)
+        raise OutOfTimeError(f"has expired on {_date(certificate.not_valid_after_utc)}", path=path)
     if now < certificate.not_valid_before_utc:
-        raise PkiError(f"is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC", path=path)
+        begin = _date(certificate.not_valid_before_utc)
+        problem = f"is not valid before {begin}, and the clock says {_date(now)}"
+        raise PkiError(problem, path=path, mend="set this machine's clock right, or wait")
+
+
+def _date(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _issuer(
@@ -147,10 +184,11 @@ def _issued(certificate: x509.Certificate, *, by: x509.Certificate) -> bool:
     return True
 
 
-def _check_server_usage(leaf: x509.Certificate, path: Path) -> None:
+def _check_usage(leaf: x509.Certificate, usage: x509.ObjectIdentifier, path: Path) -> None:
+    name, whom = ("serverAuth", "servers") if usage == ExtendedKeyUsageOID.SERVER_AUTH else ("clientAuth", "clients")
     try:
         usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound as error:
-        raise PkiError("has no extended key usage serverAuth", path=path) from error
-    if ExtendedKeyUsageOID.SERVER_AUTH not in usages:
-        raise PkiError("is not for servers: its extended key usage lacks serverAuth", path=path)
+        raise PkiError(f"has no extended key usage {name}", path=path) from error
+    if usage not in usages:
+        raise PkiError(f"is not for {whom}: its extended key usage lacks {name}", path=path)

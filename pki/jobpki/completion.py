@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from jobpki import authority as certificates
 from jobpki import keys
 from jobpki.access import read_secret
-from jobpki.authority import Authority
-from jobpki.bundle import check_key_of, load_certificate, spiffe_trust_domain
+from jobpki.bundle import load_certificate, spiffe_trust_domain
 from jobpki.errors import PkiError
+from jobpki.issuing import Issuing, Subject, key_of, pem, server_names, subject_of
 from jobpki.layout import (
     CA_FILE,
     CERTIFICATE_FILE,
@@ -33,9 +31,10 @@ from jobpki.layout import (
 from jobpki.passwords import hash_password, password_matches
 from jobpki.profiles import DEFAULT_TRUST_DOMAIN, IpAddress, Lifetimes, PasswordCost
 from jobpki.publish import make_folder, publish_file, publish_folder, remove_file
+from jobpki.revocation import identifier
 from jobpki.users import Role, User, read_users, write_users
 
-_PASSWORD_BYTES = 18  # 144 random bits, 24 characters
+PASSWORD_RANDOM_BYTES = 18  # 144 random bits, 24 characters
 
 
 @dataclass(slots=True)
@@ -58,6 +57,7 @@ class Completion:
         self._certificates = certificates
         self._layout = layout
         self._now = now
+        self._issuing = Issuing(layout, now=now)
         self._lifetimes = lifetimes
         self._cost = cost
         self.result = InitResult()
@@ -81,22 +81,22 @@ class Completion:
 
     def server(self, names: Sequence[str | IpAddress]) -> None:
         """The server's bundle; one that is there keeps the names it has."""
-        folder = self._layout.server
-        if _whole(folder):
+        subject = subject_of(self._layout, "server")
+        if _whole(subject.folder):
             self._note_other_names(names)
             return
-        self._make_bundle(folder, partial(certificates.issue_server, names=names), self._lifetimes.server)
+        self._make_bundle(subject, self._lifetimes.server, names=names)
 
     def health(self) -> None:
         """The bundle of the health check. A PKI of before it had one may have its authority's key elsewhere: it can do
         without."""
-        folder = self._layout.health
-        if _whole(folder):
+        subject = subject_of(self._layout, "health")
+        if _whole(subject.folder):
             return
         if not self._layout.ca_key.exists():
-            self.result.notes.append(f"{folder} is not made: {self._layout.ca_key} is away")
+            self.result.notes.append(f"{subject.folder} is not made: {self._layout.ca_key} is away")
             return
-        self._make_bundle(folder, certificates.issue_health, self._lifetimes.server)
+        self._make_bundle(subject, self._lifetimes.server)
 
     def token_key(self) -> None:
         """The key that signs tokens."""
@@ -119,30 +119,30 @@ class Completion:
         if added:
             self._write_users(users | added)
 
-    def user(self, name: str, role: Role, password: str | None) -> None:
-        """One user's entry and bundle as asked for.
+    def user(self, name: str, role: Role | None, password: str | None) -> None:
+        """One user's entry and bundle as asked for. `role`: None: that of one who is there, or operator.
 
         Raises:
             PkiError: no administrator would be left.
         """
         users = self._read_users()
         old = users.get(name)
-        others = (user.role for other, user in users.items() if other != name)
-        if role is not Role.ADMIN and Role.ADMIN not in others and old is not None and old.role is Role.ADMIN:
-            raise PkiError(f"{name} is the only administrator and cannot become {role}")
-        if password is not None:
-            self._client_bundle(name, password=None)
-            keep = old is not None and password_matches(password, old.password_hash)
-            new = User(
-                role=role,
-                password_hash=old.password_hash if old is not None and keep else hash_password(password, self._cost),
-                created_at=self._now if old is None else old.created_at,
-            )
-        elif old is None:
+        if role is None:
+            role = Role.OPERATOR if old is None else old.role
+        if role is not Role.ADMIN:
+            demand_another_admin(users, name, f"become {role}")
+        if old is None and password is None:
             new = self._new_user(name, role)
         else:
-            self._client_bundle(name, password=None)
-            new = User(role=role, password_hash=old.password_hash, created_at=old.created_at)
+            self._client_bundle(name, password=None, replace_revoked=True)
+            if old is None:
+                new = User(role=role, password_hash=self._hash(password or ""), created_at=self._now)
+            else:
+                new = replace(old, role=role)
+                if password is not None and not password_matches(password, old.password_hash):
+                    new = replace(new, password_hash=self._hash(password))
+        if new.disabled:
+            self.result.notes.append(f"{name} stays disabled: `jobpki enable {name}`")
         if new != old:
             make_folder(self._layout.auth, mode=CLOSED_MODE)
             self._write_users(users | {name: new})
@@ -176,70 +176,61 @@ class Completion:
         )
         files = {
             self._layout.ca_key.name: (keys.to_pem(authority.key), SECRET_MODE),
-            self._layout.ca_certificate.name: (_pem(authority.certificate), PUBLIC_MODE),
+            self._layout.ca_certificate.name: (pem(authority.certificate), PUBLIC_MODE),
         }
         publish_folder(self._layout.ca, files, mode=CLOSED_MODE)
         self.result.trust_domain = trust_domain
         self.result.made.append(self._layout.ca)
 
-    def _signer(self, purpose: Path) -> Authority:
-        """The authority, to issue what goes to `purpose`."""
-        layout = self._layout
-        if not layout.ca_key.exists():
-            raise PkiError(f"is missing, and {purpose} is to be issued with it", path=layout.ca_key)
-        key = keys.p256_from_pem(read_secret(layout.ca_key), layout.ca_key)
-        certificate = load_certificate(layout.ca_certificate)
-        check_key_of(certificate, key, key_path=layout.ca_key, certificate_path=layout.ca_certificate)
-        if self._now > certificate.not_valid_after_utc:
-            raise PkiError(
-                f"has expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC", path=layout.ca_certificate
-            )
-        return Authority(certificate=certificate, key=key)
-
     def _new_user(self, name: str, role: Role) -> User:
         """A user's bundle and the entry to be written, which comes last: a run cut off between finds the password."""
         path = self._layout.password(name)
         found = path.exists()
-        password = _text(path) if found else secrets.token_urlsafe(_PASSWORD_BYTES)
+        password = _text(path) if found else secrets.token_urlsafe(PASSWORD_RANDOM_BYTES)
         self._client_bundle(name, password=password)
         if not path.exists():
             make_folder(self._layout.clients, mode=CLIENTS_MODE)
             make_folder(self._layout.client(name), mode=CLOSED_MODE)
             publish_file(path, f"{password}\n".encode(), mode=SECRET_MODE)
         self.result.passwords[name] = password
-        return User(role=role, password_hash=hash_password(password, self._cost), created_at=self._now)
+        return User(role=role, password_hash=self._hash(password), created_at=self._now)
 
-    def _client_bundle(self, name: str, *, password: str | None) -> None:
-        folder = self._layout.client(name)
-        if _whole(folder) or not self._certificates:
+    def _hash(self, password: str) -> str:
+        return hash_password(password, self._cost)
+
+    def _client_bundle(self, name: str, *, password: str | None, replace_revoked: bool = False) -> None:
+        subject = subject_of(self._layout, f"user/{name}")
+        if not self._certificates:
             return
-        make_folder(self._layout.clients, mode=CLIENTS_MODE)
-        if password is None and self._layout.password(name).exists():
-            password = _text(self._layout.password(name))
-        issue = partial(certificates.issue_client, user=name)
-        self._make_bundle(folder, issue, self._lifetimes.client, password=password)
+        if _whole(subject.folder):
+            certificate = load_certificate(subject.folder / CERTIFICATE_FILE)
+            if not replace_revoked or identifier(certificate) not in self._issuing.revoked():
+                return
+            key = keys.generate()  # the other may be in other hands
+        else:
+            # Of a bundle that lost another file, so that tokens bound to it live on.
+            key = key_of(subject.folder) or keys.generate()
+        files = {} if password is None else {PASSWORD_FILE: (f"{password}\n".encode(), SECRET_MODE)}
+        self._make_bundle(subject, self._lifetimes.client, key=key, files=files)
 
     def _make_bundle(
-        self, folder: Path, issue: Callable[..., x509.Certificate], lifetime: timedelta, *, password: str | None = None
+        self,
+        subject: Subject,
+        lifetime: timedelta,
+        *,
+        key: ec.EllipticCurvePrivateKey | None = None,
+        names: Sequence[str | IpAddress] = (),
+        files: Mapping[str, tuple[bytes, int]] | None = None,
     ) -> None:
-        authority = self._signer(folder)
-        key = _key_to_keep(folder)
-        certificate = issue(
-            authority,
-            key=key.public_key(),
-            trust_domain=self.result.trust_domain,
-            now=self._now,
-            lifetime=lifetime,
-            serial=x509.random_serial_number(),
-        )
-        files = {
-            CA_FILE: (_pem(authority.certificate), PUBLIC_MODE),
-            CERTIFICATE_FILE: (_pem(certificate), PUBLIC_MODE),
-            KEY_FILE: (keys.to_pem(key), SECRET_MODE),
-        }
-        if password is not None:
-            files[PASSWORD_FILE] = (f"{password}\n".encode(), SECRET_MODE)
-        publish_folder(folder, files, mode=CLOSED_MODE)
+        folder = subject.folder
+        if not (folder / CA_FILE).exists() and all((folder / name).exists() for name in (CERTIFICATE_FILE, KEY_FILE)):
+            # Nothing is missing but what is to be trusted: the certificate is as good as it was.
+            publish_file(folder / CA_FILE, self._issuing.trust_pem(), mode=PUBLIC_MODE)
+        else:
+            key = key or key_of(folder) or keys.generate()
+            # Not for a shorter time than it was valid for.
+            lifetime = max(lifetime, self._issuing.known_end(subject) - self._now)
+            self._issuing.bundle(subject, lifetime=lifetime, key=key, names=names, files=files)
         self.result.made.append(folder)
 
     def _read_users(self) -> dict[str, User]:
@@ -251,26 +242,26 @@ class Completion:
 
     def _note_other_names(self, names: Sequence[str | IpAddress]) -> None:
         path = self._layout.server / CERTIFICATE_FILE
-        try:
-            alternatives = load_certificate(path).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            return
-        have = {*alternatives.get_values_for_type(x509.DNSName), *alternatives.get_values_for_type(x509.IPAddress)}
+        have = server_names(load_certificate(path))
         missing = ", ".join(str(name) for name in names if name not in have)
-        if missing:
-            self.result.notes.append(
-                f"{path} stays without {missing}: remove {self._layout.server} to have it issued anew"
-            )
+        if missing and have:
+            self.result.notes.append(f"{path} stays without {missing}: `jobpki renew server --san NAME` changes names")
+
+
+def demand_another_admin(users: Mapping[str, User], name: str, deed: str) -> None:
+    """That somebody else is an administrator, or that this one is none.
+
+    Raises:
+        PkiError: this is the only one who can be; `deed`: what it was to do.
+    """
+    if name in users and users[name].role is Role.ADMIN and not users[name].disabled:
+        others = (user for other, user in users.items() if other != name)
+        if not any(user.role is Role.ADMIN and not user.disabled for user in others):
+            raise PkiError(f"{name} is the only administrator and cannot {deed}")
 
 
 def _whole(folder: Path) -> bool:
     return all((folder / name).exists() for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE))
-
-
-def _key_to_keep(folder: Path) -> ec.EllipticCurvePrivateKey:
-    """The key of a bundle that lost another file, so that tokens bound to it live on; else a new one."""
-    path = folder / KEY_FILE
-    return keys.p256_from_pem(read_secret(path), path) if path.exists() else keys.generate()
 
 
 def _text(path: Path) -> str:
@@ -278,7 +269,3 @@ def _text(path: Path) -> str:
         return read_secret(path).decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise PkiError("is not text", path=path) from error
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)

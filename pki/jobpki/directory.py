@@ -8,17 +8,14 @@ that others may read or change, is an error, not a gap to fill.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from jobpki import publish
-from jobpki.access import check_folder
 from jobpki.completion import Completion, InitResult
 from jobpki.errors import PkiError
-from jobpki.examine import demand
-from jobpki.layout import ROOT_MODE, Layout
+from jobpki.layout import Layout
+from jobpki.opened import exists, opened
 from jobpki.passwords import check_password
 from jobpki.profiles import (
     ADMIN,
@@ -31,12 +28,6 @@ from jobpki.profiles import (
 from jobpki.users import Role
 
 __all__ = ["InitResult", "exists", "initialise", "issue", "usual_names"]
-
-
-def exists(root: Path) -> bool:
-    """Whether there is a PKI in a folder, complete or not."""
-    layout = Layout(root)
-    return layout.ca.exists() or layout.server.exists() or layout.auth.exists()
 
 
 def initialise(
@@ -68,7 +59,7 @@ def initialise(
     names = [subject_name(text) for text in (usual_names() if sans is None else sans)]
     if trust_domain is not None:
         check_trust_domain(trust_domain)
-    with _opened(root) as layout:
+    with opened(root) as layout:
         completion = _completion(layout, now, lifetimes, cost, certificates=certificates)
         if certificates:
             completion.authority(trust_domain)
@@ -83,7 +74,7 @@ def issue(
     root: Path,
     name: str,
     *,
-    role: Role,
+    role: Role | None,
     now: datetime,
     password: str | None = None,
     lifetimes: Lifetimes | None = None,
@@ -92,8 +83,9 @@ def issue(
 ) -> InitResult:
     """Makes sure that a user is there with this role and a bundle, and with this password if one is given.
 
-    A new user without one gets a generated password, left in the bundle. A certificate that is there stays; without
-    `certificates` none is made.
+    A new user without one gets a generated password, left in the bundle. `role`: None: that of one who is there, or
+    operator. A certificate that is there stays unless it is revoked; without `certificates` none is made. What is
+    issued anew does not end before what was there.
 
     Raises:
         PkiError: no PKI, a file in it is damaged or open to others, a bad name or password, or no administrator would
@@ -102,9 +94,7 @@ def issue(
     check_user_name(name)
     if password is not None:
         check_password(password)
-    if not exists(root):
-        raise PkiError("holds no PKI yet: `jobpki init` makes one", path=root)
-    with _opened(root) as layout:
+    with opened(root, made=False) as layout:
         completion = _completion(layout, now, lifetimes, cost, certificates=certificates)
         if certificates:
             completion.authority(None)
@@ -137,20 +127,3 @@ def _wanted_users(users: Mapping[str, Role]) -> dict[str, Role]:
     if users.get(ADMIN, Role.ADMIN) is not Role.ADMIN:
         raise PkiError(f"the user {ADMIN!r} is the first administrator and cannot be {users[ADMIN]}")
     return {ADMIN: Role.ADMIN, **users}
-
-
-@contextmanager
-def _opened(root: Path) -> Iterator[Layout]:
-    """The folder under its lock, without what a crash left half made, and found to be safe and undamaged."""
-    layout = Layout(root)
-    try:
-        publish.make_folders(root, mode=ROOT_MODE)
-        check_folder(root)  # before anything is written into it
-        with publish.locked(layout.lock):
-            for folder in (layout.root, layout.clients, layout.auth):
-                publish.clear_leftovers(folder)
-            demand(layout)
-            yield layout
-    except OSError as error:
-        path = Path(error.filename) if isinstance(error.filename, str) else root
-        raise PkiError(f"cannot be written ({error.strerror or error})", path=path) from error

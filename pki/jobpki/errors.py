@@ -18,3 +18,7 @@ class PkiError(Exception):
         self.path = path
         self.problem = problem
         self.mend = mend
+
+
+class OutOfTimeError(PkiError):
+    """A certificate has expired."""

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jobpki import keys
-from jobpki.access import check_folder, check_secret, read_secret
+from jobpki.access import check_folder, check_secret, read_public, read_secret
 from jobpki.bundle import check_key_of, load_certificate
-from jobpki.errors import PkiError
-from jobpki.layout import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Layout
+from jobpki.errors import OutOfTimeError, PkiError
+from jobpki.issued import read_issued
+from jobpki.issuing import HEALTH, SERVER, USER, authorities, subjects
+from jobpki.layout import CA_FILE, CERTIFICATE_FILE, KEY_FILE, PASSWORD_FILE, Layout
+from jobpki.revocation import load_crls, read_revoked
 from jobpki.users import read_users
 
 
@@ -57,33 +60,58 @@ def with_remedy(layout: Layout, error: PkiError) -> PkiError:
     if path is None or error.mend or not path.is_relative_to(layout.root):
         return error
     file, jobpki = shlex.quote(str(path)), f"--dir {shlex.quote(str(layout.root))}"
-    if path.parent == layout.ca or path == layout.root:
+    if isinstance(error, OutOfTimeError):
+        mend = _renewal(layout, path, jobpki)
+    elif path.parent == layout.ca or path == layout.root:
         mend = "bring it back from a backup"
+    elif path == layout.crl:
+        mend = "bring it back from a backup; without it, what was revoked is not"
     elif path == layout.users:
         mend = f"bring it back from a backup, or begin with the user admin alone: rm {file} && jobpki init {jobpki}"
     elif path.parent.parent == layout.clients:
-        mend = f"run: rm {file} && jobpki issue {path.parent.name} --role ROLE {jobpki}"
+        mend = f"run: rm {file} && jobpki issue {path.parent.name} {jobpki}"
     else:
         mend = f"bring it back or, where jobpki has made it, run: rm -f {file} && jobpki init {jobpki}"
     return PkiError(error.problem, path=path, mend=mend)
+
+
+def _renewal(layout: Layout, path: Path, jobpki: str) -> str:
+    if not layout.ca_certificate.exists():
+        return "have the authority that issued it renew it"
+    if path.name == CA_FILE:
+        return f"run: jobpki rotate-ca prepare {jobpki}"
+    name = path.parent.name
+    is_ambiguous = path.parent.parent == layout.clients and name in (SERVER, HEALTH)
+    return f"run: jobpki renew {f'{USER}/{name}' if is_ambiguous else name} {jobpki}"
 
 
 def _checks(layout: Layout) -> Iterator[Callable[[], object]]:
     for folder in (layout.root, layout.ca, layout.server, layout.health, layout.clients, layout.auth):
         if folder.is_dir():
             yield lambda folder=folder: check_folder(folder)  # type: ignore[misc]
-    yield lambda: _check_pair(layout.ca_key, layout.ca_certificate)
-    for bundle in (layout.server, layout.health):
-        yield from _bundle_checks(bundle)
+    for certificate in (layout.ca_certificate, layout.ca_next, layout.ca_previous):
+        yield lambda path=certificate: _check_pair(path.with_suffix(".key"), path)  # type: ignore[misc]
+    yield lambda: read_issued(layout.issued)
     if _is_there(layout.token_key):
-        yield lambda: keys.p256_from_pem(read_secret(layout.token_key), layout.token_key)
+        yield lambda: keys.p256s_from_pem(read_secret(layout.token_key), layout.token_key)
     if _is_there(layout.users):
         yield lambda: read_users(layout.users)
-    for bundle in _client_bundles(layout):
-        yield from _bundle_checks(bundle)
-        password = layout.password(bundle.name)
-        if _is_there(password):
-            yield lambda password=password: read_secret(password)  # type: ignore[misc]
+    if _is_there(layout.crl):
+        yield lambda: _check_crl(layout)
+    for subject in subjects(layout):
+        if subject.is_ours:
+            yield from _bundle_checks(subject.folder)
+            password = subject.folder / PASSWORD_FILE
+            if _is_there(password):
+                yield lambda path=password: read_secret(path)  # type: ignore[misc]
+
+
+def _check_crl(layout: Layout) -> None:
+    """Who has no authority here has its own lists, and those of others; the server sees who signed them."""
+    if found := authorities(layout):
+        read_revoked(layout.crl, found)
+    else:
+        load_crls(read_public(layout.crl), layout.crl)
 
 
 def _bundle_checks(folder: Path) -> Iterator[Callable[[], object]]:
@@ -97,17 +125,6 @@ def _check_pair(key_path: Path, certificate_path: Path) -> None:
     certificate = load_certificate(certificate_path) if _is_there(certificate_path) else None
     if key is not None and certificate is not None:
         check_key_of(certificate, key, key_path=key_path, certificate_path=certificate_path)
-
-
-def _client_bundles(layout: Layout) -> Iterator[Path]:
-    """Those that are still ours: one that was given to its user (chown) is that user's to look after."""
-    try:
-        folders = sorted(layout.clients.iterdir())
-    except OSError:
-        return
-    for folder in folders:
-        if not folder.name.startswith(".") and folder.is_dir() and os.geteuid() in (0, folder.stat().st_uid):
-            yield folder
 
 
 def _is_there(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -9,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
 from jobpki.errors import PkiError
+
+_KEY = re.compile(rb"-----BEGIN (?:EC )?PRIVATE KEY-----.+?-----END (?:EC )?PRIVATE KEY-----\s*", re.DOTALL)
 
 
 def generate() -> ec.EllipticCurvePrivateKey:
@@ -47,6 +50,18 @@ def p256_from_pem(pem: bytes, path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise PkiError("is not an EC key on P-256", path=path)
     return key
+
+
+def p256s_from_pem(pem: bytes, path: Path) -> list[ec.EllipticCurvePrivateKey]:
+    """The private keys of a file, each on P-256; at least one.
+
+    Raises:
+        PkiError: one is not; names `path`.
+    """
+    blocks = _KEY.findall(pem)
+    if _KEY.sub(b"", pem).strip():
+        blocks = [pem]  # something else is in it: let that be told
+    return [p256_from_pem(block, path) for block in blocks or [pem]]
 
 
 def same_public_key(one: PublicKeyTypes, other: PublicKeyTypes) -> bool:

@@ -3,10 +3,14 @@ them is demanded of files that are there is in access.py.
 
 .         0711                                         others may pass through to their bundle, and list none
 ca/       0700  ca.key 0600, ca.crt                    only jobpki reads it
+                issued.json 0600                       what it has signed and is not yet expired
+                next.key 0600, next.crt                the authority to be, while it is rotated; or
+                previous.key 0600, previous.crt        the one that was
 server/   0700  ca.crt, tls.crt, tls.key 0600          the server's bundle
 health/   0700  ca.crt, tls.crt, tls.key 0600          of `jobworker healthcheck`; opens nothing else
 clients/  0711  <name>/ 0700: ca.crt, tls.crt, tls.key 0600, password 0600 (a generated one)
 auth/     0700  token.key 0600, users.json 0600        only the server reads it
+                crl.pem                                what is revoked: a CRL of each authority that has revoked
 .lock     0600  flock(2): one writer at a time
 """
 
@@ -53,6 +57,21 @@ class Layout:
         return self.ca / "ca.key"
 
     @property
+    def ca_next(self) -> Path:
+        """The certificate of the authority that is to sign, while it is rotated; its key beside it."""
+        return self.ca / "next.crt"
+
+    @property
+    def ca_previous(self) -> Path:
+        """The certificate of the authority that has signed before; its key beside it, which signs its CRL."""
+        return self.ca / "previous.crt"
+
+    @property
+    def issued(self) -> Path:
+        """What the authority has signed."""
+        return self.ca / "issued.json"
+
+    @property
     def server(self) -> Path:
         """The server's bundle."""
         return self.root / "server"
@@ -81,6 +100,11 @@ class Layout:
     def users(self) -> Path:
         """The users file."""
         return self.auth / "users.json"
+
+    @property
+    def crl(self) -> Path:
+        """The revoked certificates (RFC 5280), PEM; not there as long as there are none."""
+        return self.auth / "crl.pem"
 
     def client(self, user: str) -> Path:
         """A user's bundle."""

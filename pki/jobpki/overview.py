@@ -3,58 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from jobpki.bundle import load_certificate
 from jobpki.errors import PkiError
 from jobpki.examine import examine
+from jobpki.issued import read_issued
+from jobpki.issuing import HEALTH, SERVER, USER, Issuing, subject_of, subjects
 from jobpki.layout import CERTIFICATE_FILE, Layout
+from jobpki.publish import reading
 from jobpki.users import Role, User, read_users
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the overview. Users without a bundle here have no path; bundles without a user have no role. A `file`
-    is one that has a problem."""
+    """A line of the overview. Users without a bundle here have no path; bundles without a user have no role. `earlier`
+    is a certificate that is still valid and in no bundle here, a `file` one that has a problem."""
 
-    kind: str  # authority, server, health, user or file
+    kind: str  # authority, server, health, user, earlier or file
     name: str
     role: Role | None = None
     path: Path | None = None
     serial: int | None = None
     not_after: datetime | None = None
+    is_disabled: bool = False
+    is_revoked: bool = False
     problem: str = ""  # why the certificate could not be read; what is wrong with a file, and what to do
 
 
-def overview(root: Path) -> list[Entry]:
-    """The authority, the server, then every user by name, then each file or folder that has a problem.
+def overview(root: Path, *, now: datetime) -> list[Entry]:
+    """The authorities, the server, the health check, every user by name, certificates of before, then each file or
+    folder that has a problem.
 
     Raises:
         PkiError: there is no PKI.
     """
     layout = Layout(root)
-    entries = []
-    if layout.ca.exists():
-        entries.append(_entry("authority", "ca", layout.ca_certificate, None))
-    if layout.server.exists():
-        entries.append(_entry("server", "server", layout.server / CERTIFICATE_FILE, None))
-    if layout.health.exists():
-        entries.append(_entry("health", "health", layout.health / CERTIFICATE_FILE, None))
-    users = _users(layout)
-    bundles = set()
-    if layout.clients.is_dir():
-        bundles = {folder.name for folder in layout.clients.iterdir() if not folder.name.startswith(".")}
-    for name in sorted(users.keys() | bundles):
-        role = users[name].role if name in users else None
-        if name in bundles:
-            entries.append(_entry("user", name, layout.client(name) / CERTIFICATE_FILE, role))
-        else:
-            entries.append(Entry(kind="user", name=name, role=role))
-    if not entries:
-        raise PkiError("holds no PKI", path=root)
-    return entries + [_problem(layout, fault) for fault in examine(layout)]
+    with reading(layout.lock):
+        users, bundles = _users(layout), {subject.identity: subject for subject in subjects(layout)}
+        revoked = _revoked(layout, now)
+        entries = []
+        for name, path in (("ca", layout.ca_certificate), ("next", layout.ca_next), ("previous", layout.ca_previous)):
+            if path.exists() or (name == "ca" and layout.ca.exists()):
+                entries.append(_entry("authority", name, path, None, revoked))
+        for identity in sorted(
+            bundles.keys() | {f"{USER}/{name}" for name in users}, key=lambda i: (i != SERVER, i != HEALTH, i)
+        ):
+            subject, user = subject_of(layout, identity), users.get(identity.removeprefix(f"{USER}/"))
+            if subject.kind != USER:
+                user = None
+            certificate = subject.folder / CERTIFICATE_FILE if identity in bundles else None
+            entries.append(_entry(subject.kind, subject.name, certificate, user, revoked))
+        if not entries:
+            raise PkiError("holds no PKI", path=root)
+        entries += _earlier(layout, {entry.serial for entry in entries}, revoked, now)
+        return entries + [_problem(layout, fault) for fault in examine(layout)]
+
+
+def _earlier(layout: Layout, shown: set[int | None], revoked: set[int], now: datetime) -> list[Entry]:
+    try:
+        issued = read_issued(layout.issued)
+    except PkiError:
+        return []
+    return [
+        Entry(
+            kind="earlier",
+            name=entry.identity,
+            serial=entry.serial,
+            not_after=entry.not_after,
+            is_revoked=entry.serial in revoked,
+        )
+        for entry in issued
+        if entry.serial not in shown and entry.not_after >= now
+    ]
+
+
+def _revoked(layout: Layout, now: datetime) -> set[int]:
+    try:
+        return {serial for _, serial in Issuing(layout, now=now).revoked()}
+    except PkiError:
+        return set()
 
 
 def _users(layout: Layout) -> Mapping[str, User]:
@@ -71,16 +101,14 @@ def _problem(layout: Layout, fault: PkiError) -> Entry:
     return Entry(kind="file", name=name, path=path, problem=str(fault))
 
 
-def _entry(kind: str, name: str, path: Path, role: Role | None) -> Entry:
+def _entry(kind: str, name: str, path: Path | None, user: User | None, revoked: set[int]) -> Entry:
+    role, is_disabled = (None, False) if user is None else (user.role, user.disabled)
+    entry = Entry(kind=kind, name=name, role=role, path=path, is_disabled=is_disabled)
+    if path is None:
+        return entry
     try:
         certificate = load_certificate(path)
     except PkiError as error:
-        return Entry(kind=kind, name=name, role=role, path=path, problem=f"{path}: {error.problem}")
-    return Entry(
-        kind=kind,
-        name=name,
-        role=role,
-        path=path,
-        serial=certificate.serial_number,
-        not_after=certificate.not_valid_after_utc,
-    )
+        return replace(entry, problem=f"{path}: {error.problem}")
+    serial = certificate.serial_number
+    return replace(entry, serial=serial, not_after=certificate.not_valid_after_utc, is_revoked=serial in revoked)

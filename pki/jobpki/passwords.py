@@ -21,6 +21,8 @@ from jobpki.errors import PkiError
 from jobpki.profiles import PasswordCost
 
 PASSWORD_BYTES_MAX = 1024
+# NIST SP 800-63B-4 section 3.1.1.2: of one that is used beside another factor, here the certificate's key.
+PASSWORD_CHARACTERS_MIN = 8
 _SALT_BYTES = 16  # RFC 9106 section 3.1
 _HASH_BYTES = 32
 _PHC = re.compile(r"\$argon2id\$v=(\d{1,3})\$m=(\d{1,10}),t=(\d{1,10}),p=(\d{1,8})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)")
@@ -59,13 +61,13 @@ def password_matches(password: str, password_hash: str) -> bool:
 
 
 def check_password(password: str) -> str:
-    """The password itself.
+    """The password itself, as one that is to be set.
 
     Raises:
-        PkiError: it is empty or longer than PASSWORD_BYTES_MAX.
+        PkiError: it is shorter than PASSWORD_CHARACTERS_MIN or longer than PASSWORD_BYTES_MAX.
     """
-    if not password:
-        raise PkiError("the password is empty")
+    if len(password) < PASSWORD_CHARACTERS_MIN:
+        raise PkiError(f"the password is shorter than {PASSWORD_CHARACTERS_MIN} characters")
     if len(password.encode()) > PASSWORD_BYTES_MAX:
         raise PkiError(f"the password is longer than {PASSWORD_BYTES_MAX} bytes")
     return password

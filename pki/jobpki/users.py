@@ -1,7 +1,10 @@
 """The users file: who may log in, with which role and which password hash. Knows no certificates.
 
     {"version": 1, "users": {
-        "admin": {"role": "admin", "password": "$argon2id$...", "created_at": "2026-01-01T00:00:00Z"}}}
+        "admin": {"role": "admin", "password": "$argon2id$...", "created_at": "2026-01-01T00:00:00Z"},
+        "alice": {..., "disabled": true, "epoch": 1}}}
+
+`disabled` and `epoch` are left out where they are false and 0.
 
 The service reads it at each call (through a cache), so it is replaced whole and never changed in place.
 """
@@ -48,11 +51,16 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One entry: the hash is in PHC form (`$argon2id$v=19$m=...`)."""
+    """One entry: the hash is in PHC form (`$argon2id$v=19$m=...`).
+
+    `epoch` is another number each time that all tokens given out before are to end, beside a change of the password.
+    """
 
     role: Role
     password_hash: str
     created_at: datetime
+    disabled: bool = False
+    epoch: int = 0
 
 
 def read_users(path: Path) -> dict[str, User]:
@@ -86,6 +94,8 @@ def write_users(path: Path, users: Mapping[str, User]) -> None:
             "role": str(user.role),
             "password": user.password_hash,
             "created_at": user.created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            **({"disabled": True} if user.disabled else {}),
+            **({"epoch": user.epoch} if user.epoch else {}),
         }
         for name, user in sorted(users.items())
     }
@@ -111,4 +121,9 @@ def _user(name: str, entry: object, path: Path) -> User:
         role = Role.parse(str(entry.get("role")))
     except PkiError as error:
         raise PkiError(f"users.{name}.role: {error}", path=path) from error
-    return User(role=role, password_hash=password_hash, created_at=created)
+    disabled, epoch = entry.get("disabled", False), entry.get("epoch", 0)
+    if not isinstance(disabled, bool):
+        raise PkiError(f"users.{name}.disabled is neither true nor false", path=path)
+    if type(epoch) is not int or epoch < 0:
+        raise PkiError(f"users.{name}.epoch is no count", path=path)
+    return User(role=role, password_hash=password_hash, created_at=created, disabled=disabled, epoch=epoch)

@@ -226,10 +226,10 @@ async def test_a_login_without_a_certificate_is_refused(identity: Identity, pki:
 
 
 async def test_a_new_password_works_at_once_and_the_old_one_no_more(identity: Identity, pki: Pki) -> None:
-    issue(pki.root, "alice", role=Role.OPERATOR, now=datetime.now(UTC), password="new", cost=LOW_COST)
+    issue(pki.root, "alice", role=Role.OPERATOR, now=datetime.now(UTC), password="a new one", cost=LOW_COST)
     pem = pki.certificate_pem("alice")
     await login_fails(identity, pem, "alice", pki.passwords["alice"])
-    await identity.login(certificate_pem=pem, username="alice", password="new")
+    await identity.login(certificate_pem=pem, username="alice", password="a new one")
 
 
 async def test_guessing_is_stopped_for_a_while_and_for_that_certificate_alone(

@@ -24,7 +24,7 @@ KID = key_thumbprint(KEY.public_key())
 
 @pytest.fixture
 def tokens() -> Tokens:
-    return Tokens(key=KEY, trust_domain="jobworker", lifetime_seconds=LIFETIME_SECONDS, cached_tokens=4)
+    return Tokens(keys=[KEY], trust_domain="jobworker", lifetime_seconds=LIFETIME_SECONDS, cached_tokens=4)
 
 
 def refused(
@@ -36,7 +36,7 @@ def refused(
 
 
 def issue(tokens: Tokens, user: str = "alice") -> str:
-    return tokens.issue(user=user, thumbprint=THUMBPRINT, now=NOW).access_token
+    return tokens.issue(user=user, thumbprint=THUMBPRINT, login="stamp", now=NOW).access_token
 
 
 def claims_of(**changes: object) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_a_token_of_another_key_that_names_ours_is_malformed(tokens: Tokens) -> 
 
 
 def test_a_token_has_the_documented_claims(tokens: Tokens) -> None:
-    issued = tokens.issue(user="alice", thumbprint=THUMBPRINT, now=NOW)
+    issued = tokens.issue(user="alice", thumbprint=THUMBPRINT, login="stamp", now=NOW)
     header = jwt.get_unverified_header(issued.access_token)
     claims = jwt.decode(issued.access_token, options={"verify_signature": False})
     assert header == {"alg": "ES256", "kid": KID, "typ": "JWT"}
@@ -86,6 +86,7 @@ def test_a_token_has_the_documented_claims(tokens: Tokens) -> None:
         "iat": int(NOW),
         "exp": int(NOW + LIFETIME_SECONDS),
         "cnf": {"jkt": THUMBPRINT},
+        "login": "stamp",
     }
     assert issued.expires_at_unix == claims["exp"]
 
@@ -119,12 +120,12 @@ def test_another_users_token_is_foreign_even_with_the_same_key(tokens: Tokens) -
 
 
 def test_a_token_that_another_key_signed_is_malformed(tokens: Tokens) -> None:
-    other = Tokens(key=keys.generate(), trust_domain="jobworker", lifetime_seconds=LIFETIME_SECONDS)
+    other = Tokens(keys=[keys.generate()], trust_domain="jobworker", lifetime_seconds=LIFETIME_SECONDS)
     refused(tokens, issue(other), AuthReason.TOKEN_MALFORMED)
 
 
 def test_another_services_token_with_the_same_key_is_malformed(tokens: Tokens) -> None:
-    other = Tokens(key=KEY, trust_domain="elsewhere", lifetime_seconds=LIFETIME_SECONDS)
+    other = Tokens(keys=[KEY], trust_domain="elsewhere", lifetime_seconds=LIFETIME_SECONDS)
     refused(tokens, issue(other), AuthReason.TOKEN_MALFORMED)
 
 

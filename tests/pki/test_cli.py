@@ -24,7 +24,9 @@ def test_init_issue_and_list_from_the_command_line(tmp_path: Path) -> None:
     assert second.returncode == 0
     assert second.stdout == f"{root} is complete (trust domain jobworker): nothing to do\n"
 
-    issued = jobpki("issue", "bob", "--role", "operator", "--dir", str(root), "--password-file", "-", stdin="hello\n")
+    issued = jobpki(
+        "issue", "bob", "--role", "operator", "--dir", str(root), "--password-file", "-", stdin="hello, world\n"
+    )
     assert issued.returncode == 0, issued.stderr
     assert "hello" not in issued.stdout
 
@@ -45,6 +47,7 @@ def test_init_issue_and_list_from_the_command_line(tmp_path: Path) -> None:
         "KIND",
         "NAME",
         "ROLE",
+        "STATE",
         "EXPIRES",
         "SERIAL",
     ]

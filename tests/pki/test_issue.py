@@ -51,9 +51,9 @@ def test_a_role_changes_and_certificate_and_password_stay(pki: Pki) -> None:
 
 
 def test_a_new_password_replaces_the_generated_one_and_its_file(pki: Pki) -> None:
-    issue_to(pki, "alice", Role.OPERATOR, "another")
+    issue_to(pki, "alice", Role.OPERATOR, "another one")
     password_hash = read_users(pki.layout.users)["alice"].password_hash
-    assert password_matches("another", password_hash)
+    assert password_matches("another one", password_hash)
     assert not password_matches(pki.passwords["alice"], password_hash)
     assert not pki.layout.password("alice").exists()
 
@@ -79,8 +79,8 @@ def test_a_folder_without_a_pki_is_told_and_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("password", ["", "x" * 1025])
-def test_passwords_that_are_empty_or_endless_are_refused(pki: Pki, password: str) -> None:
+@pytest.mark.parametrize("password", ["", "7 chars", "x" * 1025])
+def test_passwords_that_are_short_or_endless_are_refused(pki: Pki, password: str) -> None:
     with pytest.raises(PkiError, match="the password is"):
         issue_to(pki, "carol", Role.VIEWER, password)
 

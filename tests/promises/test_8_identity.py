@@ -41,7 +41,7 @@ def get(api: Api, correlation_id: str = UNKNOWN) -> Callable[[], object]:
 @pytest.fixture
 def newcomer(shared_service: Service) -> Iterator[str]:
     """A user of the test's own, an operator whose password is the name."""
-    name = f"user{next(numbers)}"
+    name = f"newcomer{next(numbers)}"
     issue(shared_service, name, Role.OPERATOR)
     shared_service.passwords[name] = name
     yield name

@@ -15,12 +15,14 @@ class AuthReason(StrEnum):
     """Why a call was not let in: the `reason` of google.rpc.ErrorInfo, domain "jobworker" (docs/api.md)."""
 
     CERTIFICATE_INVALID = "CERTIFICATE_INVALID"  # names no user, has expired, or is no client certificate
+    CERTIFICATE_REVOKED = "CERTIFICATE_REVOKED"
     TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105
     TOKEN_MALFORMED = "TOKEN_MALFORMED"  # noqa: S105 - not a JWT that this service could have signed
     TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105
     TOKEN_FOREIGN = "TOKEN_FOREIGN"  # noqa: S105 - another user's, or bound to another key
     LOGIN_FAILED = "LOGIN_FAILED"
     USER_UNKNOWN = "USER_UNKNOWN"  # no longer in the users file
+    USER_DISABLED = "USER_DISABLED"
     ROLE_INSUFFICIENT = "ROLE_INSUFFICIENT"
 
 

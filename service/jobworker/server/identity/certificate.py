@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from jobpki.bundle import spiffe_id
 from jobpki.profiles import is_user_name
+from jobpki.revocation import Identifier, identifier
 from jobworker.server.errors import AuthReason, UnauthenticatedError
 
 HEALTH = "(health)"  # stands for a user where the health check calls; no user can be called so
@@ -37,12 +39,15 @@ class ClientCertificate:
     serial: int
     not_before: float
     not_after: float
+    identifier: Identifier  # what it is called in a CRL
 
 
 class Certificates:
     """Reads clients' certificates of one trust domain; each is parsed once."""
 
-    def __init__(self, *, trust_domain: str) -> None:
+    def __init__(self, *, trust_domain: str, revoked: Callable[[], Container[Identifier]] = frozenset) -> None:
+        """`revoked`: what is revoked now."""
+        self._revoked = revoked
         self._prefix = f"spiffe://{trust_domain}/user/"
         self._health = f"spiffe://{trust_domain}/health"
         self._parse = lru_cache(maxsize=_CACHED_CERTIFICATES)(self._read)
@@ -52,6 +57,7 @@ class Certificates:
 
         Raises:
             UnauthenticatedError: CERTIFICATE_INVALID: there is none, it names no user here, or is out of its time.
+                CERTIFICATE_REVOKED.
         """
         if not pem:
             raise _invalid("a client certificate is needed")
@@ -60,6 +66,8 @@ class Certificates:
             raise _invalid("the client certificate has expired")
         if now < certificate.not_before:
             raise _invalid("the client certificate is not valid yet")
+        if certificate.identifier in self._revoked():
+            raise UnauthenticatedError(AuthReason.CERTIFICATE_REVOKED, "the client certificate is revoked")
         return certificate
 
     def _read(self, pem: bytes) -> ClientCertificate:
@@ -85,6 +93,7 @@ class Certificates:
             serial=parsed.serial_number,
             not_before=parsed.not_valid_before_utc.timestamp(),
             not_after=parsed.not_valid_after_utc.timestamp(),
+            identifier=identifier(parsed),
         )
 
 

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from jobpki import keys
-from jobpki.access import read_secret
-from jobpki.layout import Layout
+from jobpki.access import read_public, read_secret
+from jobpki.bundle import load_certificates
+from jobpki.layout import CA_FILE, Layout
+from jobpki.revocation import Identifier, Revoked, read_revoked
 from jobworker.server.errors import AuthReason, PermissionDeniedError, UnauthenticatedError
 from jobworker.server.identity.certificate import HEALTH, Certificates
+from jobworker.server.identity.current import Current
 from jobworker.server.identity.login import Login
 from jobworker.server.identity.passwords import PasswordChecker
 from jobworker.server.identity.roles import HEALTH_METHODS, least_role
 from jobworker.server.identity.token import IssuedToken, Tokens
-from jobworker.server.identity.users import Users
+from jobworker.server.identity.users import Users, login_stamp
 from jobworker.server.identity.who import Principal, Role
 
 # RFC 6750 section 2.1. Schemes are in any case (RFC 9110 section 11.1), and white space around is no part of it (5.5).
@@ -38,7 +44,7 @@ class Identity:
         monotonic: Callable[[], float],
         on_problem: Callable[[str], object],
     ) -> None:
-        """Reads the token key and the users file.
+        """Reads the token keys, the users file and the CRL; each is read again when it changes.
 
         Args:
             pki: the PKI folder.
@@ -46,18 +52,20 @@ class Identity:
             token_lifetime_seconds: how long a token works.
             clock: seconds since 1970: what tokens and certificates go by.
             monotonic: seconds: what the wait after wrong passwords goes by.
-            on_problem: told in one line that a changed users file is damaged and the last good one stays in force, or
-                that a password takes too long to check.
+            on_problem: told in one line that a changed file is damaged and the last good one stays in force, or that
+                a password takes too long to check.
 
         Raises:
-            PkiError: one of the two files cannot be used, or others may read or change it; names it.
+            PkiError: one of the files cannot be used, or others may read or change it; names it.
             ThreadsError: the threads that check passwords could not be started.
         """
         layout = Layout(pki)
-        key = keys.p256_from_pem(read_secret(layout.token_key), layout.token_key)
+        self._keys = Current(layout.token_key, _token_keys, what="the token keys", on_problem=on_problem)
         self._users = Users(layout.users, on_problem=on_problem)
-        self._certificates = Certificates(trust_domain=trust_domain)
-        self._tokens = Tokens(key=key, trust_domain=trust_domain, lifetime_seconds=token_lifetime_seconds)
+        revoked = Current(layout.crl, partial(_revoked, layout), what="the revocations", on_problem=on_problem)
+        self._certificates = Certificates(trust_domain=trust_domain, revoked=revoked.get)
+        self._keys_used = self._keys.get()
+        self._tokens = Tokens(keys=self._keys_used, trust_domain=trust_domain, lifetime_seconds=token_lifetime_seconds)
         self.passwords = PasswordChecker(on_problem=on_problem)
         self._login = Login(
             users=self._users, passwords=self.passwords, tokens=self._tokens, clock=clock, monotonic=monotonic
@@ -99,12 +107,18 @@ class Identity:
                 certificate_expires_at=certificate.not_after,
                 serial=certificate.serial,
             )
+        self._take_keys()
         claims = self._tokens.verify(
             _bearer(authorization), user=certificate.user, thumbprint=certificate.thumbprint, now=now
         )
         user = self._users.get(certificate.user)
         if user is None:
             raise UnauthenticatedError(AuthReason.USER_UNKNOWN, f"there is no user {certificate.user} any more")
+        if user.disabled:
+            raise UnauthenticatedError(AuthReason.USER_DISABLED, f"the user {certificate.user} is disabled")
+        if claims.login != login_stamp(user):
+            message = "the password was changed, or the user was disabled, since the login: log in again"
+            raise UnauthenticatedError(AuthReason.TOKEN_EXPIRED, message)
         if user.role < least:
             raise PermissionDeniedError(f"this takes the role {least}; {certificate.user} is {user.role}")
         return Principal(
@@ -119,16 +133,35 @@ class Identity:
         """A token for the user that the certificate names.
 
         Raises:
-            UnauthenticatedError: CERTIFICATE_INVALID or LOGIN_FAILED.
+            UnauthenticatedError: CERTIFICATE_INVALID, CERTIFICATE_REVOKED or LOGIN_FAILED.
             ExhaustedError: too many logins at a time, or too many failed ones over this certificate.
             UnavailableError: the password could not be checked in time.
         """
         certificate = self._certificates.read(certificate_pem, now=self._clock())
+        self._take_keys()
         return await self._login.login(certificate, username=username, password=password)
 
     def close(self) -> None:
         """Ends the threads that check passwords."""
         self.passwords.close()
+
+    def _take_keys(self) -> None:
+        found = self._keys.get()
+        if found is not self._keys_used:
+            self._keys_used = found
+            self._tokens.use(found)
+
+
+def _token_keys(path: Path) -> list[ec.EllipticCurvePrivateKey]:
+    return keys.p256s_from_pem(read_secret(path), path)
+
+
+def _revoked(layout: Layout, path: Path) -> dict[Identifier, Revoked]:
+    """Those of the authorities that the server trusts are checked to be signed by them."""
+    if not path.exists():
+        return {}
+    ca = layout.server / CA_FILE
+    return read_revoked(path, load_certificates(read_public(ca), ca))
 
 
 def _bearer(authorization: str | None) -> str:

@@ -12,7 +12,7 @@ from jobworker.server.errors import AuthReason, ExhaustedError, UnauthenticatedE
 from jobworker.server.identity.certificate import ClientCertificate
 from jobworker.server.identity.passwords import PasswordChecker
 from jobworker.server.identity.token import IssuedToken, Tokens
-from jobworker.server.identity.users import Users
+from jobworker.server.identity.users import Users, login_stamp
 
 # Argon2id (4 lanes, 64 MiB, 3 passes) of no password: unknown users are checked against it and cost the same time.
 _DECOY_HASH = "$argon2id$v=19$m=65536,t=3,p=4$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -55,13 +55,16 @@ class Login:
         key = certificate.thumbprint
         self._check_failures(username, key)
         user = self._users.get(username)
+        # One who is disabled is refused as late as one with a wrong password.
         password_hash = _DECOY_HASH if user is None else user.password_hash
         matches = await self._passwords.matches(password, password_hash, name=key, subject=f"user:{username}")
-        if user is None or not matches:
+        # As it is now: it may have been changed, disabled or removed while the password was checked.
+        now = self._users.get(username)
+        if not matches or user is None or now is None or now.disabled or login_stamp(now) != login_stamp(user):
             self._failures.setdefault(key, []).append(self._monotonic())
             raise _failed()
         self._failures.pop(key, None)
-        return self._tokens.issue(user=username, thumbprint=key, now=self._clock())
+        return self._tokens.issue(user=username, thumbprint=key, login=login_stamp(user), now=self._clock())
 
     def _check_failures(self, user: str, key: str) -> None:
         failures = self._failures.get(key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,22 +38,21 @@ class TokenClaims:
     user: str
     token_id: str
     expires_at: float
+    login: str  # see users.login_stamp; empty in a token of a version before it
 
 
 class Tokens:
-    """Issues and checks tokens with one key. Not for several threads at a time."""
+    """Issues tokens with one key, and checks those of any. Not for several threads at a time."""
 
     def __init__(
         self,
         *,
-        key: ec.EllipticCurvePrivateKey,
+        keys: Sequence[ec.EllipticCurvePrivateKey],
         trust_domain: str,
         lifetime_seconds: float,
         cached_tokens: int = 10_000,
     ) -> None:
-        self._key = key
-        self._public_key = key.public_key()
-        self._key_id = key_thumbprint(self._public_key)
+        """`keys`: the first one signs; tokens of the others, which have signed before, are good as well."""
         # Issuer and audience are the same party: this service signs for itself (RFC 8725 sections 3.8 and 3.9).
         self._party = f"spiffe://{trust_domain}/server"
         self._lifetime_seconds = lifetime_seconds
@@ -60,13 +60,21 @@ class Tokens:
         # microseconds, which would be most of a small call.
         self._checked: OrderedDict[tuple[str, str], TokenClaims] = OrderedDict()
         self._cached_tokens = cached_tokens
+        self.use(keys)
+
+    def use(self, keys: Sequence[ec.EllipticCurvePrivateKey]) -> None:
+        """Other keys, from now on."""
+        self._key = keys[0]
+        self._public_keys = {key_thumbprint(key.public_key()): key.public_key() for key in keys}
+        self._key_id = key_thumbprint(self._key.public_key())
+        self._checked.clear()
 
     def configure(self, *, lifetime_seconds: float) -> None:
         """Another lifetime, of tokens issued from now on."""
         self._lifetime_seconds = lifetime_seconds
 
-    def issue(self, *, user: str, thumbprint: str, now: float) -> IssuedToken:
-        """A token for a user, that works only together with the key of this thumbprint."""
+    def issue(self, *, user: str, thumbprint: str, login: str, now: float) -> IssuedToken:
+        """A token for a user, that works only together with the key of this thumbprint. `login`: users.login_stamp."""
         issued_at = int(now)
         expires_at = int(now + self._lifetime_seconds)
         claims = {
@@ -77,6 +85,7 @@ class Tokens:
             "iat": issued_at,
             "exp": expires_at,
             "cnf": {"jkt": thumbprint},
+            "login": login,
         }
         token = jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers={"kid": self._key_id})
         return IssuedToken(access_token=token, expires_at_unix=expires_at)
@@ -106,9 +115,15 @@ class Tokens:
         if len(token) > _TOKEN_CHARACTERS_MAX:
             raise _malformed("the token is too long to be one of this service")
         try:
-            found = jwt.decode_complete(
+            # Ours name the key that signed them. One that names another was not made here, whatever its signature is
+            # worth.
+            key_id = jwt.get_unverified_header(token).get("kid")
+            key = self._public_keys.get(key_id) if isinstance(key_id, str) else None
+            if key is None:
+                raise _malformed("the token names a key that is none of this service")
+            claims: dict[str, Any] = jwt.decode(
                 token,
-                self._public_key,
+                key,
                 algorithms=[_ALGORITHM],  # never the token's own word for it (RFC 8725 section 3.1)
                 issuer=self._party,
                 audience=self._party,
@@ -122,16 +137,12 @@ class Tokens:
             )
         except (jwt.InvalidTokenError, ValueError) as error:  # ValueError: text that no header can be made of
             raise _malformed("the token is not one of this service") from error
-        # Ours name the key that signed them. One that names another was not made here, whatever its signature is worth.
-        if found["header"].get("kid") != self._key_id:
-            raise _malformed("the token names a key that is none of this service")
-        claims: dict[str, Any] = found["payload"]
-        confirmation, expires_at = claims["cnf"], claims["exp"]
-        if not isinstance(confirmation, dict) or not isinstance(expires_at, int | float):
+        confirmation, expires_at, login = claims["cnf"], claims["exp"], claims.get("login", "")
+        if not (isinstance(confirmation, dict) and isinstance(expires_at, int | float) and isinstance(login, str)):
             raise _malformed("the token is not one of this service")
         if confirmation.get("jkt") != thumbprint:
             raise _foreign("the token is bound to the key of another certificate")
-        return TokenClaims(user=claims["sub"], token_id=claims["jti"], expires_at=float(expires_at))
+        return TokenClaims(user=claims["sub"], token_id=claims["jti"], expires_at=float(expires_at), login=login)
 
     def _remember(self, cached: tuple[str, str], claims: TokenClaims) -> None:
         self._checked[cached] = claims
