@@ -61,7 +61,9 @@ LAW: dict[str, set[str]] = {
         "server.rpc", "server.telemetry", "server/acceptloop", "server/errors", "server/listening",
         "server/threads", "v1",
     },
-    "server/limits": {"server.config", "server.rest", "server.rpc", "server.scheduling", "server.telemetry"},
+    "server/limits": {
+        "server.config", "server.rest", "server.rpc", "server.scheduling", "server.store", "server.telemetry",
+    },
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",
         "server.store", "server.telemetry", "server/clocks", "server/control", "server/errors", "server/folders",

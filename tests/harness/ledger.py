@@ -46,5 +46,5 @@ def make_ledger(layout: Layout, batches: Batches, log: Any, *, boot: str = "boot
 def begin_ledger(ledger: Ledger, layout: Layout, *, boot: str = "boot") -> Recovered:
     """As app.py does it."""
     found = recover(layout=layout, disk=ledger.disk, boot=boot, report=lambda _path, _what: None)
-    ledger.begin(found.batches, found.segments)
+    ledger.begin(found)
     return found

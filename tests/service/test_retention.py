@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from jobworker.server.store.layout import Layout
-from jobworker.server.store.retention import candidates
+from jobworker.server.store.plan import candidates
 from tests.harness.admin import Admin
 from tests.harness.clockshift import ClockShift, shifted_service
 from tests.harness.service import Api, Service, running

@@ -12,7 +12,6 @@ from jobworker.server.ids import CorrelationId
 from jobworker.server.store.batchfiles import BatchFiles
 from jobworker.server.store.disk import Disk
 from jobworker.server.store.layout import Layout
-from jobworker.server.store.retention import candidates
 
 NOW_MS = 1_700_000_000_000
 MOVES = 1000
@@ -25,7 +24,7 @@ def test_a_batch_is_moved_to_the_finished_while_retention_removes_emptied_folder
 
     def sweep() -> None:
         while not done.is_set():
-            assert not list(candidates(layout, before=NOW_MS / 1000, now=NOW_MS / 1000))
+            layout.bury_finished(layout.finished("alice", CorrelationId.make(NOW_MS)))
 
     thread = threading.Thread(target=sweep)
     thread.start()

@@ -95,7 +95,7 @@ class Service:
         self.batches = Batches(layout=self.layout, report=log.error)
         self.ledger = make_ledger(self.layout, self.batches, log, disk=run.disk, segment_bytes=SEGMENT_BYTES)
         found = recover(layout=self.layout, disk=run.disk, boot="boot", report=log.error)
-        self.ledger.begin(found.batches, found.segments)
+        self.ledger.begin(found)
         self.scheduler = Scheduler(
             batches=self.batches, ledger=self.ledger, settings=SETTINGS, clock_ns=time.time_ns, log=log,
             observer=Noting(run), slices=slices,

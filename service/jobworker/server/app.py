@@ -38,6 +38,7 @@ from jobworker.server.reach import StartError, inherited, listen
 from jobworker.server.rpc import server as rpc
 from jobworker.server.rpc.call import current_record, log_fields
 from jobworker.server.rpc.report import Report
+from jobworker.server.rpc.retention import RetentionPlans
 from jobworker.server.scheduling.accept import Acceptor
 from jobworker.server.scheduling.drain import Drain
 from jobworker.server.scheduling.local import LocalWorker
@@ -45,11 +46,11 @@ from jobworker.server.scheduling.scheduler import Scheduler
 from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.ends import read_ends
+from jobworker.server.store.growth import Growth
 from jobworker.server.store.layout import Layout
 from jobworker.server.store.ledger import Ledger
 from jobworker.server.store.recovery import boot_id
 from jobworker.server.store.retention import Retention
-from jobworker.server.store.size import StoreSize
 from jobworker.server.store.syncer import ThreadSyncer
 from jobworker.server.telemetry import libraries
 from jobworker.server.telemetry.joblines import JobLines
@@ -176,9 +177,6 @@ async def _start(  # noqa: PLR0915
     parts.callback(slices.close)
     threads = ThreadSyncer()
     parts.callback(threads.close)
-    store_size = StoreSize(layout=layout, syncer=threads, clock=time.monotonic)
-    store_size.begin()
-    parts.callback(store_size.close)
     traces = _traces(config, layout, metrics, log)
     parts.push_async_callback(asyncio.to_thread, traces.close)
     job_lines = JobLines(log=log, is_debug=lambda: level.is_debug)
@@ -189,14 +187,18 @@ async def _start(  # noqa: PLR0915
     parts.push_async_callback(ledger.close)
     retention = Retention(
         layout=layout,
-        finished_seconds=settings.retention.finished_seconds,
+        keep=limits.keep(settings),
+        ledger=ledger,
         now=partial(now, boot),
-        removing=ledger.removing,
-        removed=store_size.removed,
+        clock=time.monotonic,
         log=log,
     )
     parts.callback(retention.close)
-    observer = Observers(metrics.jobs, store_size, job_lines, traces, retention)
+    growth = Growth(
+        batches=batches, ledger=ledger, syncer=threads, slices=slices, grown=retention.look, clock=time.monotonic
+    )
+    parts.push_async_callback(growth.close)
+    observer = Observers(metrics.jobs, job_lines, traces, retention, growth)
     found = datafolder.recovered(layout, ledger, boot=boot, log=log)
     scheduler = Scheduler(
         batches=batches,
@@ -248,6 +250,9 @@ async def _start(  # noqa: PLR0915
         admin=rpc.Administration(
             drain=drain,
             config=config,
+            retention=RetentionPlans(
+                keep=lambda values: limits.keep(config.preview(values)), retention=retention, slices=slices
+            ),
             report=Report(
                 version=version("jobworker"),
                 started_ns=started_ns,
@@ -260,6 +265,7 @@ async def _start(  # noqa: PLR0915
                 unfinished=batches.unfinished,
                 config=config,
                 slices=slices,
+                accounts=ledger.accounts,
                 problems=lambda: datafolder.problems(ledger, found, worker),
             ),
         ),
@@ -282,7 +288,7 @@ async def _start(  # noqa: PLR0915
         scheduler.configure(limits.run_settings(settings, traces))
         acceptor.configure(limits.accept_limits(settings))
         server.configure(limits.stream_limits(settings))
-        retention.configure(finished_seconds=settings.retention.finished_seconds)
+        retention.configure(limits.keep(settings))
 
     config.tell(configure)
     retention.begin()
@@ -295,7 +301,9 @@ async def _start(  # noqa: PLR0915
             worker=worker,
             server=server,
             config=config,
-            store=store_size,
+            accounts=ledger.accounts,
+            room=lambda: acceptor.quotas.limits.stored,
+            removed=retention.removed,
             unfinished=batches.unfinished,
             role_of=identity.role_of,
             passwords=identity.passwords,

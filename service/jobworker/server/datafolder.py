@@ -44,7 +44,7 @@ def recovered(layout: Layout, ledger: Ledger, *, boot: str, log: Log) -> Recover
             boot=boot,
             report=lambda path, what: log.error("damage", path=path, problem=what),
         )
-        ledger.begin(found.batches, found.segments)
+        ledger.begin(found)
     except DamagedError as e:
         raise StartError(f"{e.path}: {e}") from e
     except OSError as e:

@@ -56,3 +56,8 @@ class CorrelationId(str):
     def trace_id(self) -> str:
         """The 32 digits of the batch's OpenTelemetry trace id."""
         return self.replace("-", "")
+
+
+def is_id(name: str) -> bool:
+    """The canonical form of a CorrelationID."""
+    return _FORM.fullmatch(name) is not None

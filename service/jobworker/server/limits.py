@@ -10,6 +10,7 @@ from jobworker.server.rpc.server import StreamLimits
 from jobworker.server.rpc.shares import UserLimits
 from jobworker.server.scheduling.order import RunSettings
 from jobworker.server.scheduling.quotas import AcceptLimits
+from jobworker.server.store.plan import Keep, Room
 
 if TYPE_CHECKING:
     from jobworker.server.config.model import Settings
@@ -74,6 +75,18 @@ def accept_limits(settings: Settings) -> AcceptLimits:
         user_unfinished_batches=limits.user_unfinished_batches,
         free_disk_bytes=limits.free_disk_bytes,
         default_parallelism=settings.jobs.parallelism,
+        user_stored=Room(limits.user_stored_bytes, limits.user_stored_files),
+        stored=Room(limits.stored_bytes, limits.stored_files),
+    )
+
+
+def keep(settings: Settings) -> Keep:
+    """For retention."""
+    retention = settings.retention
+    return Keep(
+        seconds=retention.finished_seconds,
+        user=Room(retention.user_stored_bytes, retention.user_stored_files),
+        total=Room(retention.stored_bytes, retention.stored_files),
     )
 
 

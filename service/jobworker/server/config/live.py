@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,14 @@ class LiveConfig:
         self._keep(content)
         self._error = ""
 
+    def preview(self, values: Mapping[str, Any]) -> Settings:
+        """What would be in force if `update` set these values; changes nothing.
+
+        Raises:
+            InvalidRequestError: there is no such key, its value is not valid, or it contradicts another.
+        """
+        return self._combined({**self._record.updates, **values}).settings
+
     def update(self, values: Mapping[str, Any], unset: Collection[str], *, generation: int) -> None:
         """Sets keys above file and environment, and gives others back to these. Durable when this returns.
 
@@ -193,10 +201,7 @@ class LiveConfig:
             )
         updates = {key: value for key, value in self._record.updates.items() if key not in unset}
         violations = [Violation(key, unknown(key)) for key in unset if key not in KEYS]
-        try:
-            wanted = combine(self._content, self.environment, {**updates, **values})
-        except ConfigError as e:
-            raise InvalidRequestError(*violations, *(Violation(p.key, _at(p)) for p in e.problems)) from None
+        wanted = self._combined({**updates, **values}, violations)
         if violations:
             raise InvalidRequestError(*violations)
         if changed := self._restart_keys(wanted.settings, self.settings):
@@ -210,6 +215,12 @@ class LiveConfig:
             unwritten = UnavailableError("the change cannot be written", retry_after_seconds=_RETRY_SECONDS)
             raise (service_trouble(e) or unwritten) from e
         self._damage = ""  # whoever steers the service has said anew what it should be
+
+    def _combined(self, updates: Mapping[str, Any], violations: Sequence[Violation] = ()) -> Loaded:
+        try:
+            return combine(self._content, self.environment, updates)
+        except ConfigError as e:
+            raise InvalidRequestError(*violations, *(Violation(p.key, _at(p)) for p in e.problems)) from None
 
     def _check_live(self, wanted: Settings, current: Settings) -> None:
         if changed := self._restart_keys(wanted, current):

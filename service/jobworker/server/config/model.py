@@ -4,8 +4,6 @@ come from is `sources.py`."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,6 +48,8 @@ Bytes = Annotated[_Int, Field(ge=1, le=_MOST)]
 Seconds = Annotated[_Float, Field(gt=0, le=_YEAR_SECONDS, allow_inf_nan=False)]
 PauseSeconds = Annotated[_Float, Field(ge=0, le=_YEAR_SECONDS, allow_inf_nan=False)]
 OrNone = BeforeValidator(_none)
+BytesOrNone = Annotated[Bytes | None, OrNone]
+CountOrNone = Annotated[Count | None, OrNone]
 PathList = Annotated[tuple[Path, ...], BeforeValidator(_listed), AfterValidator(_absolute)]
 
 
@@ -288,10 +288,23 @@ class Limits(_Section):
         description="No batch is accepted when less is free on the data folder's file system.",
         json_schema_extra=LIVE,
     )
+    user_stored_bytes: BytesOrNone = Field(
+        None,
+        description="What a user's batches may take on the disk, finished or not, in lengths of files: when it is used "
+        "up, no more are accepted, and what runs goes on. None: no limit.",
+        json_schema_extra=LIVE,
+    )
+    stored_bytes: BytesOrNone = Field(None, description="The same of all batches together.", json_schema_extra=LIVE)
+    user_stored_files: CountOrNone = Field(
+        None,
+        description="The same in files and folders: three for a batch, and one for each of its jobs, as a rule.",
+        json_schema_extra=LIVE,
+    )
+    stored_files: CountOrNone = Field(None, description="The same of all batches together.", json_schema_extra=LIVE)
 
 
 class Retention(_Section):
-    """How long what is finished is kept."""
+    """How long what is finished is kept, and how much of it. Unfinished batches are never removed."""
 
     finished_seconds: Annotated[Seconds | None, OrNone] = Field(
         None,
@@ -299,6 +312,15 @@ class Retention(_Section):
         "a day, a repeated submission may find its batch removed, and run it again.",
         json_schema_extra=LIVE,
     )
+    user_stored_bytes: BytesOrNone = Field(
+        None,
+        description="While a user's batches take more, unfinished ones counted in, the finished one is removed that "
+        "ended first. Less than limits.user_stored_bytes, where that is given.",
+        json_schema_extra=LIVE,
+    )
+    stored_bytes: BytesOrNone = Field(None, description="The same of all batches together.", json_schema_extra=LIVE)
+    user_stored_files: CountOrNone = Field(None, description="The same in files and folders.", json_schema_extra=LIVE)
+    stored_files: CountOrNone = Field(None, description="The same of all batches together.", json_schema_extra=LIVE)
 
 
 class Logs(_Section):
@@ -360,35 +382,3 @@ class Settings(BaseModel):
     retention: Retention = Retention()
     logs: Logs = Logs()
     traces: Traces = Traces()
-
-
-def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Values that are valid each and cannot be together: (key, what is wrong). Defaults contradict nothing: only a
-    value that was given is at fault."""
-    jobs, limits = settings.jobs, settings.limits
-    if "parallelism" in jobs.model_fields_set and jobs.parallelism > jobs.running:
-        yield "jobs.parallelism", f"{jobs.parallelism} is more than jobs.running, {jobs.running}"
-    if "batch_jobs" in limits.model_fields_set and limits.batch_jobs > limits.user_unfinished_jobs:
-        yield (
-            "limits.batch_jobs",
-            f"{limits.batch_jobs} is more than limits.user_unfinished_jobs, {limits.user_unfinished_jobs}",
-        )
-    writable = [("jobs.writable", path) for path in jobs.writable]
-    if "work" in settings.paths.model_fields_set:
-        writable.append(("paths.work", settings.paths.work))
-    for key, path in writable:
-        for name, folder in settings.paths:
-            if name != "work" and _overlap(path, folder):
-                yield key, f"{path} overlaps paths.{name}, {folder}: jobs could take the service over"
-    listeners: list[tuple[str, Grpc | Rest | Metrics]] = [("grpc", settings.grpc)]
-    listeners += [("rest", settings.rest)] if settings.rest.enabled else []
-    listeners += [("metrics", settings.metrics)] if settings.metrics.enabled else []
-    for (one, first), (other, second) in combinations(listeners, 2):
-        if first.port == second.port != 0 and first.host == second.host:
-            given, taken = (other, one) if "port" in second.model_fields_set else (one, other)
-            yield f"{given}.port", f"{first.port} is {taken}.port as well"
-
-
-def _overlap(path: Path, folder: Path) -> bool:
-    one, other = path.resolve(), folder.resolve()
-    return one.is_relative_to(other) or other.is_relative_to(one)

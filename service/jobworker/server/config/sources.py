@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobworker.server.config.contradictions import contradictions
 from jobworker.server.config.keys import ENVIRONMENT_PREFIX, KEYS, SECTIONS, nested
-from jobworker.server.config.model import Settings, contradictions
+from jobworker.server.config.model import Settings
 from jobworker.server.config.places import line_of
 
 UPDATE_PLACE = "UpdateConfig"  # of a value that it has set, now or before

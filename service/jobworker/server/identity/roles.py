@@ -24,6 +24,7 @@ LEAST_ROLE: Mapping[str, Role | None] = MappingProxyType(
         "/jobworker.v1.AdminService/StopService": Role.ADMIN,
         "/jobworker.v1.AdminService/GetConfig": Role.ADMIN,
         "/jobworker.v1.AdminService/UpdateConfig": Role.ADMIN,
+        "/jobworker.v1.AdminService/PlanRetention": Role.ADMIN,
         "/grpc.health.v1.Health/Check": None,
         "/grpc.health.v1.Health/List": None,
         "/grpc.health.v1.Health/Watch": None,

@@ -54,12 +54,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         status: Callable[[], Awaitable[admin_pb2.ServiceStatus]],
         drain: Drain,
         config: Config,
+        retention: Callable[..., Awaitable[admin_pb2.RetentionPlan]],
         show: Callable[[], Awaitable[None]],
     ) -> None:
-        """`show` has the health service tell whether work is taken."""
+        """`show` has the health service tell whether work is taken. `retention`: see RetentionPlans."""
         self._status = status
         self._drain = drain
         self._config = config
+        self._retention = retention
         self._show = show
 
     async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Any) -> admin_pb2.ServiceStatus:  # noqa: ARG002, N802
@@ -94,6 +96,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         values, unset = _change(request)
         self._config.update(values, unset, generation=request.generation)
         return self._message()
+
+    async def PlanRetention(self, request: admin_pb2.PlanRetentionRequest, context: Any) -> admin_pb2.RetentionPlan:  # noqa: ARG002, N802
+        """Which finished batches would be removed now."""
+        values = dict(flatten(_table(request.values)))
+        return await self._retention(values, max_removals=request.max_removals)
 
     def _message(self) -> admin_pb2.Config:
         values, sources = flat(self._config.settings), self._config.sources

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from jobworker.server.config.model import Settings
     from jobworker.server.model import BatchHeader
     from jobworker.server.slices import Slices
+    from jobworker.server.store.accounts import Accounts
 
 
 class Drain(Protocol):
@@ -76,6 +78,9 @@ class Config(Protocol):
     """Which configuration is in force; times in Unix nanoseconds."""
 
     @property
+    def settings(self) -> Settings: ...
+
+    @property
     def generation(self) -> int: ...
 
     @property
@@ -103,6 +108,7 @@ class Report:
     unfinished: Callable[[], Iterable[Unfinished]]
     config: Config
     slices: Slices
+    accounts: Accounts
     problems: Callable[[], Iterable[str]] = tuple  # what is wrong now
 
     async def __call__(self, *, followers: int) -> admin_pb2.ServiceStatus:
@@ -118,6 +124,7 @@ class Report:
             status.drain_deadline.FromNanoseconds(self.drain.deadline_ns)
         self._executor(status.executor)
         await self._load(status)
+        self._stored(status.stored)
         self._disk(status.disk)
         for name, expires_at in self.certificates:
             status.certificates.add(name=name).expires_at.FromDatetime(expires_at)
@@ -145,9 +152,18 @@ class Report:
             load.running_jobs += len(batch.running)
             # A job that was ordered, and has not told its start yet, runs as far as anybody is concerned.
             load.queued_jobs += batch.queued_count
+        async for user, stored in self.slices.each(tuple(self.accounts.users.items())):
+            load = users.setdefault(user, admin_pb2.UserLoad(user=user))
+            load.stored_batches, load.stored_bytes, load.stored_files = stored.batches, stored.bytes, stored.files
         status.users.extend(users[name] for name in sorted(users))
         status.unfinished_batches = sum(load.unfinished_batches for load in users.values())
         status.queued_jobs = sum(load.queued_jobs for load in users.values())
+
+    def _stored(self, message: admin_pb2.StoredStatus) -> None:
+        total, limits = self.accounts.total, self.config.settings.limits
+        message.counting = not self.accounts.known
+        message.batches, message.bytes, message.files = total.batches, total.bytes, total.files
+        message.bytes_limit, message.files_limit = limits.stored_bytes or 0, limits.stored_files or 0
 
     def _disk(self, message: admin_pb2.DiskStatus) -> None:
         disk = os.statvfs(self.data)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from jobworker.server.rpc.listener import Tls
     from jobworker.server.rpc.query import Find
     from jobworker.server.rpc.report import Report
+    from jobworker.server.rpc.retention import RetentionPlans
     from jobworker.server.rpc.schedule import Accept, Cancel
     from jobworker.server.slices import Slices
     from jobworker.server.telemetry.calls import CallObserver
@@ -95,6 +96,7 @@ class Administration:
 
     drain: Drain
     config: Config
+    retention: RetentionPlans
     report: Report
 
 
@@ -273,7 +275,11 @@ def build(
 
     admin_pb2_grpc.add_AdminServiceServicer_to_server(
         AdminServicer(
-            status=lambda: admin.report(followers=calls.following), drain=admin.drain, config=admin.config, show=show
+            status=lambda: admin.report(followers=calls.following),
+            drain=admin.drain,
+            config=admin.config,
+            retention=admin.retention,
+            show=show,
         ),
         handlers,
     )

@@ -28,8 +28,9 @@ _BUSY_RETRY_SECONDS = 1.0
 # Of one job: what is more is looked at and written in a thread.
 _STRINGS = 1000
 _BYTES = 1 << 17
-# After so many more jobs of an upload it is asked again what its user may have.
+# After so many more jobs or bytes of an upload it is asked again what its user may have.
 _ROOM_JOBS = 1000
+_ROOM_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,13 @@ class Acceptor:
         self.slices = slices
         self.admit = admit
         self.under_way: set[CorrelationId] = set()
-        self.quotas = Quotas(data=layout.data, batches=batches, limits=limits)
+        self.quotas = Quotas(data=layout.data, batches=batches, accounts=ledger.accounts, limits=limits)
         self.active_folder = SharedSync(syncer=syncer, work=lambda: ledger.disk.sync_folder(layout.active_root))
         self._closed = False
 
     def configure(self, limits: AcceptLimits) -> None:
         """Takes other limits, for what comes from now on."""
-        self.quotas.limits = limits
+        self.quotas.configure(limits)
 
     def close(self) -> None:
         """Takes no new batches; those begun may still commit."""
@@ -158,12 +159,16 @@ class Intake:
         else:
             self._add(line)
         self.count += 1
+        self._added()
 
     def _begin(self, options: BatchOptions) -> None:
         raise NotImplementedError
 
     def _add(self, line: bytes) -> None:
         raise NotImplementedError
+
+    def _added(self) -> None:
+        """A job was added: may there be more?"""
 
     async def commit(self) -> Accepted:
         """Makes the batch durable; after it, its jobs may start. When cancelled meanwhile, the batch never was.
@@ -203,6 +208,7 @@ class _NewIntake(Intake):
         acceptor.ledger.check()
         self._room = acceptor.quotas.check_room(user)  # for so many jobs from `_since` on
         self._since = 0
+        self._checked_size = 0
         self._folder = acceptor.layout.active(correlation_id)
         self._has_folder = False
         self._writer: BatchWriter | None = None
@@ -246,6 +252,16 @@ class _NewIntake(Intake):
         assert self._writer is not None  # noqa: S101  (_begin made it with the first job)
         self._writer.add(line)
 
+    def _added(self) -> None:
+        if self.size - self._checked_size > _ROOM_BYTES or self.count % _ROOM_JOBS == 0:
+            self._checked_size = self.size
+            self._acceptor.quotas.check_size(self._user, self)
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return 0 if self._writer is None else self._writer.size
+
     async def commit(self) -> Accepted:
         if self._writer is None or self._header is None:
             raise invalid("jobs", "is empty: a batch has at least one job")
@@ -255,6 +271,7 @@ class _NewIntake(Intake):
             raise exhausted(self._user, f"{most} unfinished jobs")
         writer, ledger = self._writer, self._acceptor.ledger
         content = writer.finish()
+        self._acceptor.quotas.check_size(self._user, self)
         if not content:
             await self._sync(writer)
         batch = ActiveBatch(
@@ -263,6 +280,7 @@ class _NewIntake(Intake):
             digest=self._digest.hex(),
             state=Batch(job_count=self.count, parallelism=self._header.parallelism, fail_fast=self._header.fail_fast),
             reader=BatchReader(self._folder, writer.offsets, content=content),
+            spec_bytes=writer.size,
         )
         durable: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
         ledger.accept(batch, content, durable.set_result)

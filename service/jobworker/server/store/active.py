@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from jobworker.server.core.batch import Batch
-from jobworker.server.core.records import Ended, Record, Skipped, Started
+from jobworker.server.core.records import Ended, Record, Returned, Skipped, Started
 from jobworker.server.errors import DamagedError
 from jobworker.server.model import (
     BatchHeader,
@@ -31,6 +31,7 @@ from jobworker.server.model import (
 from jobworker.server.store import gaps, results
 from jobworker.server.store.batchfile import BatchReader
 from jobworker.server.store.layout import RESULTS, log_name
+from jobworker.server.store.stored import FILES_OF_BATCH, LogFiles, Stored
 
 T = TypeVar("T")
 
@@ -38,7 +39,10 @@ T = TypeVar("T")
 class ActiveBatch:
     """A BatchView. The ledger alone changes it."""
 
-    def __init__(self, *, folder: str, header: BatchHeader, digest: str, state: Batch, reader: BatchReader) -> None:
+    def __init__(
+        self, *, folder: str, header: BatchHeader, digest: str, state: Batch, reader: BatchReader, spec_bytes: int
+    ) -> None:
+        """`spec_bytes`: how long its `batch.jsonl` is."""
         self.header = header
         self.digest = digest
         self.job_count = state.job_count
@@ -54,6 +58,14 @@ class ActiveBatch:
         self.written = 0
         self.recorded_bytes = 0  # how long results.jsonl is with all that was handed to the commit log
         self.moving_to: str | None = None  # while its folder is moved to where finished ones lie
+        # What it takes of the disk (store/accounts.py).
+        self.accounted = Stored()  # as it was last told
+        self.logs = LogFiles(self.job_count)
+        # Bytes of running jobs' logs, as they were last looked at (store/growth.py), and of all of them.
+        self._growing: dict[int, int] = {}
+        self._growing_bytes = 0
+        self._spec_bytes = spec_bytes
+        self._closing: tuple[int, int, int] | None = None  # the closing line's length, bytes and files of all logs
         self._folder = folder
         self._end_at = array("Q", bytes(8 * self.job_count))  # offset + 1 of the line that ended the job
         self._watchers: set[BatchWatcher] = set()
@@ -175,6 +187,36 @@ class ActiveBatch:
         """Every job is final, and that is durable."""
         return self.visible.complete
 
+    # -- what it takes of the disk
+
+    @property
+    def stored_bytes(self) -> int:
+        """See store/stored.py."""
+        lines = self._spec_bytes + self.written + len(self.tail)
+        if self._closing is not None:
+            return lines + self._closing[0] + self._closing[1]
+        return lines + self.logs.bytes + self._growing_bytes
+
+    @property
+    def stored_files(self) -> int:
+        """See store/stored.py."""
+        if self._closing is not None:
+            return FILES_OF_BATCH + self._closing[2]
+        return FILES_OF_BATCH + self.logs.files + self.visible.open_count
+
+    def note_growth(self, index: int, log_bytes: int) -> None:
+        """So long are the logs of a job that runs."""
+        if index in self.visible.running:
+            self._growing_bytes += log_bytes - self._growing.get(index, 0)
+            self._growing[index] = log_bytes
+
+    def close_results(self, folder: str) -> bytes:
+        """The closing line of its results, once every job is final. Blocks; any thread."""
+        logs = self.logs.closing(folder)
+        line = results.final_line(self.counts(), self.started_at, self.ended_at, logs)
+        self._closing = len(line), *logs
+        return line
+
     # -- the ledger's
 
     @property
@@ -199,12 +241,17 @@ class ActiveBatch:
                     watcher.changed_many(record.begin, record.stop)
 
     def note_line(self, record: Record, at: int) -> None:
-        """Where the line of a record begins."""
+        """A record was taken in, and where its line begins."""
         if isinstance(record, Ended):
             self._end_at[record.job] = at + 1
+            self.logs.ended(record.job, record.end)
+            if self._growing:
+                self._growing_bytes -= self._growing.pop(record.job, 0)
         elif isinstance(record, Skipped):
             count = record.stop - record.begin
             self._end_at[record.begin : record.stop] = array("Q", (at + 1,)) * count
+        elif isinstance(record, Returned):
+            self.logs.returned(record.job)
 
     def end_offset(self, index: int) -> int | None:
         """Where the line that ended a job begins in the results; None: none did."""

@@ -138,6 +138,11 @@ class BatchWriter:
         return b""
 
     @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._flushed + len(self._buffer)
+
+    @property
     def descriptor(self) -> int:
         """Of the file; of a batch that is not small."""
         return self._fd

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobworker.server.store.disk import Disk
@@ -24,7 +25,9 @@ class Update:
     content: bytes  # of batch.jsonl, when it is to be written
     lines: bytes  # of results.jsonl
     at: int  # where they begin
-    place: str | None  # where the folder is to lie; None: where it is
+    # Where the folder is to lie, and what makes the last line of its results, told where it lies now; None: it stays.
+    place: str | None = None
+    closing: Callable[[str], bytes] = lambda _: b""
 
 
 class BatchFiles:
@@ -43,14 +46,12 @@ class BatchFiles:
         disk, folder = self._disk, update.folder
         if update.content:
             self._create(folder, update.content)
-        if update.lines:
-            if update.place is None:
-                disk.write(self._results(folder), update.lines, update.at)
-            else:
-                self._append(folder, update)
         if update.place is not None:
+            self._append(folder, update.lines + update.closing(folder), update.at)
             self.forget(folder)
             self.move(folder, update.place)
+        elif update.lines:
+            disk.write(self._results(folder), update.lines, update.at)
 
     def _create(self, folder: str, content: bytes) -> None:
         disk = self._disk
@@ -65,14 +66,14 @@ class BatchFiles:
         finally:
             disk.close(fd)
 
-    def _append(self, folder: str, update: Update) -> None:
+    def _append(self, folder: str, lines: bytes, at: int) -> None:
         fd = self._open.get(folder)
         if fd is not None:
-            self._disk.write(fd, update.lines, update.at)
+            self._disk.write(fd, lines, at)
             return
         fd = self._disk.open(f"{folder}/{RESULTS}")
         try:
-            self._disk.write(fd, update.lines, update.at)
+            self._disk.write(fd, lines, at)
         finally:
             self._disk.close(fd)
 

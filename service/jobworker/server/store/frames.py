@@ -6,7 +6,9 @@
 | `{"c":C,"group":L}` | the next L bytes were written and synced together |
 | `{"c":C,"b":ID,"accept":N,"l":L}` | batch ID was accepted, of N jobs; its `batch.jsonl` is behind it, or synced |
 | `{"c":C,"b":ID,"o":O,"l":L}` | behind it L bytes of the batch's `results.jsonl`, from its offset O on |
-| `{"c":C,"b":ID,"gone":true}` | the batch was removed |
+| `{"c":C,"b":ID,"gone":true}` | the batch was removed before anybody was told of it |
+| `{"c":C,"b":ID,"gone":true,"user":U,"bytes":B,"files":F}` | the finished batch is removed, which takes so much |
+| `{"c":C,"stored":N,"l":L}` | behind it JSON: what the finished batches of N users take |
 
 C is the CRC-32 (zlib's) of what follows it in the line, and of the bytes behind the line; eight hexadecimal digits. A
 group whose end was never synced is torn and counts for nothing from the first frame on that cannot be read; one with a
@@ -21,6 +23,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from jobworker.server.store.stored import Stored, decode, encode
 
 VERSION = 1
 _HEAD = b'{"c":"%08x",%b\n'
@@ -54,16 +58,38 @@ def results_frame(correlation_id: str, offset: int, lines: bytes) -> bytes:
     return _frame(b'"b":"%b","o":%d,"l":%d}' % (correlation_id.encode(), offset, len(lines)), lines)
 
 
-def gone_frame(correlation_id: str) -> bytes:
+def gone_frame(correlation_id: str, user: str = "", stored: Stored | None = None) -> bytes:
+    """See the module; of a finished batch with its user and what it takes."""
+    rest = b'"b":"%b","gone":true' % correlation_id.encode()
+    if stored is not None:
+        rest += b',"user":%b,"bytes":%d,"files":%d' % (json.dumps(user).encode(), stored.bytes, stored.files)
+    return _frame(rest + b"}")
+
+
+def totals_frame(totals: Totals) -> bytes:
     """See the module."""
-    return _frame(b'"b":"%b","gone":true}' % correlation_id.encode())
+    said = {"users": encode(totals.users), "but": totals.but, "gone": totals.gone}
+    payload = json.dumps(said, separators=(",", ":")).encode()
+    return _frame(b'"stored":%d,"l":%d}' % (len(totals.users), len(payload)), payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the finished batches of each user take; those in `but` are complete, and not among them yet. Those in
+    `gone`, with their users, are not among them any more, and may still be there."""
+
+    users: dict[str, Stored]
+    but: list[str]
+    gone: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A batch that was removed."""
+    """A batch that was removed; `stored` of a finished one."""
 
     correlation_id: str
+    user: str
+    stored: Stored | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +110,7 @@ class Lines:
     lines: bytes
 
 
-Frame = Accept | Lines | Gone
+Frame = Accept | Lines | Gone | Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +188,11 @@ def _parse(frame: _Found) -> Frame | None:
     if "o" in d:
         return Lines(str(d["b"]), int(d["o"]), frame.payload)
     if "gone" in d:
-        return Gone(str(d["b"]))
+        stored = Stored(1, int(d["bytes"]), int(d["files"])) if "bytes" in d else None
+        return Gone(str(d["b"]), str(d.get("user", "")), stored)
+    if "stored" in d:
+        found = json.loads(frame.payload)
+        return Totals(decode(found["users"]), list(found["but"]), dict(found["gone"]))
     return None  # of a newer version
 
 

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobworker.server.core.batch import Batch
 from jobworker.server.errors import DamagedError, InvalidRequestError
-from jobworker.server.model import JobState, TransitionError
+from jobworker.server.model import TransitionError
 from jobworker.server.store import results
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.committed import CommittedBatches
@@ -97,7 +96,7 @@ class Fsck:
     def _finished(self, folder: str) -> None:
         batch = self._read(folder)
         if batch is not None and os.path.basename(folder) not in self._log.batches:
-            self._whole(folder, batch.recorded)
+            self._whole(folder, batch)
         self._passed()
 
     def _passed(self) -> None:
@@ -119,16 +118,18 @@ class Fsck:
             return None
         return batch
 
-    def _whole(self, folder: str, state: Batch) -> None:
+    def _whole(self, folder: str, batch: ActiveBatch) -> None:
         """A finished batch has an end of each job, a closing line, and logs as long as the ends say."""
         path = f"{folder}/{RESULTS}"
-        if not state.complete:
-            self._tell(path, f"{state.open_count} jobs have no end")
+        if not batch.recorded.complete:
+            self._tell(path, f"{batch.recorded.open_count} jobs have no end")
             return
-        counts = {job_state: state.counts[job_state] for job_state in JobState if state.counts[job_state]}
-        closing = results.final_line(counts, state.started_at, state.ended_at)
+        batch.visible = batch.recorded
+        closing = batch.close_results(folder)
         end = _end_of_last_end(path)
-        if Path(path).read_bytes()[end:] != closing:
+        # Those of versions before do not tell what the logs take.
+        before = results.final_line(batch.counts(), batch.started_at, batch.ended_at)
+        if Path(path).read_bytes()[end:] not in (closing, before):
             self._tell(
                 path, "its closing line is missing, or not right", "write it", lambda: _close(path, end, closing)
             )

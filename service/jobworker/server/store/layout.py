@@ -9,7 +9,8 @@ damaged/                                                what could not be read, 
 lock                                                    held by the one server
 config.json                                             what UpdateConfig set (config/record.py)
 stop.json                                               there while the service is told to stop (scheduling/drain.py)
-stored_bytes                                            the size of batches/, kept up to date (store/size.py)
+recount                                                 there while the log may say wrongly what finished batches take:
+                                                        the next start counts (store/accounts.py)
 ```
 """
 
@@ -47,7 +48,7 @@ class Layout:
         self.trash_root = f"{data}/trash"
         self.damaged_root = f"{data}/damaged"
         self.stop_file = f"{data}/stop.json"
-        self.size_file = f"{data}/stored_bytes"
+        self.recount_file = f"{data}/recount"
 
     def prepare(self, *, empties_trash: bool = True) -> int:
         """Makes the folders, takes the lock and empties the trash.
@@ -112,6 +113,16 @@ class Layout:
             os.rename(folder, grave)
         except FileNotFoundError:
             return None
+        return grave
+
+    def bury_finished(self, folder: str) -> str | None:
+        """The same of a finished batch, and without the folders above it that are empty then."""
+        grave = self.bury(folder)
+        for above in (os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
+            try:
+                os.rmdir(above)
+            except OSError:
+                break  # it has others, or a new one
         return grave
 
     def set_aside(self, folder: str) -> str:

@@ -10,9 +10,9 @@ is recorded until a new segment could be made, from a checkpoint of everything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -22,19 +22,21 @@ from jobworker.server.errors import ExhaustedError, UnavailableError, service_tr
 from jobworker.server.model import TransitionError
 from jobworker.server.serialthread import SerialThread
 from jobworker.server.store import results
+from jobworker.server.store.accounts import Accounts
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.commitlog import SEGMENT_BYTES, CommitLog, Segment, segment_path
 from jobworker.server.store.disk import Disk
-from jobworker.server.store.frames import accept_frame, gone_frame, results_frame
+from jobworker.server.store.frames import accept_frame, gone_frame, results_frame, totals_frame
 from jobworker.server.store.layout import Layout
 from jobworker.server.store.projector import Projector
+from jobworker.server.store.recovery import Recovered
+from jobworker.server.store.replace import remove
 from jobworker.server.telemetry.log import Log
 
 Done = Callable[[OSError | None], object]
 
 _RETRY_SECONDS = 1.0
-_LOOK_SECONDS = 0.1  # how often one who waits for a commit looks whether the service ends
 # So many segments that no checkpoint has made needless yet, and no new batches are taken: the disk is too slow.
 _SEGMENTS_MOST = 64
 
@@ -70,7 +72,8 @@ class Ledger:
         self._idle = asyncio.Event()
         self._in_flight = 0
         self._closing = False
-        self.files = Projector(layout=layout, batches=batches, disk=self.disk, log=log)
+        self.accounts = Accounts()
+        self.files = Projector(layout=layout, batches=batches, accounts=self.accounts, disk=self.disk, log=log)
         self._checkpoints = SerialThread(name="checkpoint")
         self._oldest = 1  # segment that is there
         self._wanted = 0  # segments up to this one are full
@@ -90,9 +93,11 @@ class Ledger:
 
     # -- from start to end
 
-    def begin(self, batches: Sequence[ActiveBatch], segments: Sequence[int]) -> None:
+    def begin(self, found: Recovered) -> None:
         """Takes over what recovery found: makes everything durable, begins a new segment and removes those before.
         Where that fails nothing can be recorded until it does not. Blocks."""
+        batches, segments = found.batches, found.segments
+        self.accounts.begin(found.stored, batches)
         self.running = sum(len(batch.recorded.running) for batch in batches)
         self._oldest, self._commits.last = min(segments, default=1), max(segments, default=0)
         waiting = [batch for batch in batches if batch.tail or batch.content]
@@ -100,7 +105,7 @@ class Ledger:
             if waiting:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self.disk.sync_all(self._layout.data)
-            self._use(self._commits.make(self._commits.last + 1, _base(batches)))
+            self._use(self._commits.make(self._commits.last + 1, self._base(batches)))
             _remove(self.disk, self._layout.commit_root, segments)
         except OSError as error:
             self._commits.problem = error
@@ -186,38 +191,28 @@ class Ledger:
     def forget(self, batch: ActiveBatch, done: Done) -> None:
         """A batch that was accepted, and of which nobody was told, never was."""
         self._batches.remove(batch)
-        self.remove([batch.header.correlation_id], done)
+        self.accounts.forget(batch)
+        self.append(gone_frame(batch.header.correlation_id), done)
         folder = batch.folder
         self.files.do(lambda: self._layout.discard(folder), lambda _, __: None)
 
-    def remove(self, correlation_ids: Sequence[str], done: Done) -> None:
-        """Records that batches are removed, before they are: what the log still holds of them counts no more."""
-        frames = b"".join([gone_frame(correlation_id) for correlation_id in correlation_ids])
-        self._in_flight += 1
+    def append(self, frames: bytes, done: Done) -> None:
+        """Commits what the log alone is to know."""
 
         def told(error: OSError | None) -> None:
             self._in_flight -= 1
             done(error)
 
+        self._in_flight += 1
         self._commits.append(frames, told)
 
-    def removing(self, correlation_id: str, is_ending: Callable[[], bool]) -> bool:
-        """Returns once a finished batch may be removed: the log says so where it still has some of it, or a start would
-        make it anew. False: not now, or the service is ending. Blocks; any thread but the loop's."""
-        if not any(correlation_id in some for some in tuple(self._recent.values())):
-            return True
-        durable = threading.Event()
-        errors: list[OSError | None] = []
+    def append_base(self, done: Done) -> None:
+        """Commits what the log is to begin with where its older segments are gone."""
+        self.append(b"".join(self._base(self._batches.active.values())), done)
 
-        def told(error: OSError | None) -> None:
-            errors.append(error)
-            durable.set()
-
-        self._loop.call_soon_threadsafe(self.remove, [correlation_id], told)
-        while not durable.wait(_LOOK_SECONDS):
-            if is_ending():
-                return False
-        return errors == [None]
+    def holds(self, correlation_id: str) -> bool:
+        """The log still has something of a finished batch: a start would make it anew."""
+        return any(correlation_id in some for some in self._recent.values())
 
     async def idle(self) -> None:
         """Returns once no job is with an executor."""
@@ -233,6 +228,7 @@ class Ledger:
             self.files.do(lambda: self._layout.discard(folder), lambda _, __: None)
         else:
             self._batches.add(batch)
+            self.accounts.note(batch)
         done(error)
 
     def _recorded(
@@ -247,6 +243,7 @@ class Ledger:
         batch.in_flight -= 1
         if error is None:
             batch.apply_durable(records, lines)
+            self.accounts.note(batch)
             if batch.complete:
                 self._recent[self._commits.last].add(batch.header.correlation_id)
                 self.completed(batch)
@@ -280,18 +277,16 @@ class Ledger:
 
     def _files_written(self, upto: int) -> None:
         data = self._layout.data
+        self.accounts.note_sync()
         self._checkpoints.do(lambda: self.disk.sync_all(data), lambda _, error: self._files_synced(upto, error))
 
     def _files_synced(self, upto: int, error: OSError | None) -> None:
         if error is not None:
             self._checkpoint_failed(error)
             return
-        self._in_flight += 1
-        frames = b"".join(_base(self._batches.active.values()))
-        self._commits.append(frames, lambda error: self._base_committed(upto, error))
+        self.append_base(lambda error: self._base_committed(upto, error))
 
     def _base_committed(self, upto: int, error: OSError | None) -> None:
-        self._in_flight -= 1
         if error is not None:
             self._checkpointing = False
             return
@@ -326,6 +321,13 @@ class Ledger:
 
         asyncio.get_running_loop().call_later(_RETRY_SECONDS, again)
 
+    def _base(self, batches: Iterable[ActiveBatch]) -> list[bytes]:
+        """So much of each batch's results is in the log before these frames, and so much do the finished batches take:
+        when the log before is removed, the former is in the files, and of the latter these tell."""
+        totals = self.accounts.totals(batches)
+        frames = [] if totals is None else [totals_frame(totals)]
+        return frames + [results_frame(batch.header.correlation_id, batch.recorded_bytes, b"") for batch in batches]
+
     # -- after a failure
 
     def _failed(self, error: OSError) -> None:
@@ -344,7 +346,7 @@ class Ledger:
             self.files.when_written(self._make_anew)
 
     def _make_anew(self) -> None:
-        frames = _base(self._batches.active.values())
+        frames = self._base(self._batches.active.values())
         number, data = self._commits.last + 1, self._layout.data
 
         def make() -> Segment:
@@ -370,6 +372,9 @@ class Ledger:
         self._commits.use(segment)
         self._oldest = segment.number
         self._forget_recent()
+        if self.accounts.known:  # it begins with the totals
+            with contextlib.suppress(OSError):
+                remove(self._layout.recount_file)
 
 
 def unavailable(problem: OSError) -> ExhaustedError | UnavailableError:
@@ -381,11 +386,6 @@ def unavailable(problem: OSError) -> ExhaustedError | UnavailableError:
     return service_trouble(problem) or UnavailableError(
         f"the service's disk fails: {problem.strerror or problem}", retry_after_seconds=_RETRY_SECONDS * 5
     )
-
-
-def _base(batches: Iterable[ActiveBatch]) -> list[bytes]:
-    """So much of each batch's results is in the log before these frames: when that is removed, it is in the files."""
-    return [results_frame(batch.header.correlation_id, batch.recorded_bytes, b"") for batch in batches]
 
 
 def _remove(disk: Disk, folder: str, numbers: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from jobworker.server.serialthread import SerialThread
-from jobworker.server.store import results
+from jobworker.server.store.accounts import Accounts
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.batchfiles import BatchFiles, Update
@@ -26,10 +26,11 @@ _RETRY_SECONDS = 1.0
 class Projector:
     """On the event loop, but for its thread."""
 
-    def __init__(self, *, layout: Layout, batches: Batches, disk: Disk, log: Log) -> None:
+    def __init__(self, *, layout: Layout, batches: Batches, accounts: Accounts, disk: Disk, log: Log) -> None:
         self.finished: Callable[[ActiveBatch], object] = lambda _: None
         self._layout = layout
         self._batches = batches
+        self._accounts = accounts
         self._log = log
         self._thread = SerialThread(name="batch-files")
         self._files = BatchFiles(disk)
@@ -83,9 +84,15 @@ class Projector:
         self._writing.add(batch)
         lines, written, place = bytes(batch.tail), len(batch.tail), None
         if batch.complete:
-            lines += results.final_line(batch.counts(), batch.started_at, batch.ended_at)
             place = batch.moving_to = self._layout.finished(batch.header.user, batch.header.correlation_id)
-        update = Update(folder=batch.folder, content=batch.content, lines=lines, at=batch.written, place=place)
+        update = Update(
+            folder=batch.folder,
+            content=batch.content,
+            lines=lines,
+            at=batch.written,
+            place=place,
+            closing=batch.close_results,
+        )
 
         def done(_: Any, error: OSError | None) -> None:
             self._writing.discard(batch)
@@ -103,6 +110,7 @@ class Projector:
             if place is not None:
                 batch.moved(place)
                 batch.tell_finished()
+                self._accounts.finish(batch)
                 self._batches.remove(batch)
                 batch.close()
                 self.finished(batch)

@@ -22,6 +22,7 @@ from jobworker.server.store.committed import CommittedBatches, Logged
 from jobworker.server.store.disk import Disk
 from jobworker.server.store.layout import BATCH, RESULTS, Layout
 from jobworker.server.store.replay import Report, apply_line, read_batch
+from jobworker.server.store.stored import Stored
 
 # Changes at each start of the machine: proc(5), /proc/sys/kernel/random.
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -43,6 +44,7 @@ class Recovered:
     segments: list[int] = field(default_factory=list)
     # Jobs that ran, or may have, when the machine died: (batch, index).
     lost: list[tuple[ActiveBatch, int]] = field(default_factory=list)
+    stored: dict[str, Stored] | None = None  # what finished batches take, by user; None: it is to be counted
     removed: int = 0  # never acknowledged
     set_aside: int = 0  # could not be read
 
@@ -91,32 +93,58 @@ def _take_over(layout: Layout, *, boot: str, report: Report, found: Recovered) -
 def _read_all(
     layout: Layout, disk: Disk, log: CommittedBatches, *, machine_died: bool, report: Report, found: Recovered
 ) -> None:
+    found.stored = None if log.damaged or os.path.exists(layout.recount_file) else log.stored
+    for correlation_id, user in log.gone.items():
+        if correlation_id not in log.batches:
+            layout.bury_finished(layout.finished(user, CorrelationId(correlation_id)))
     for name in sorted(os.listdir(layout.active_root)):
         if name not in log.batches:
             _unknown(layout, log, f"{layout.active_root}/{name}", report, found)
     for correlation_id, logged in log.batches.items():
-        folder = _folder(layout, correlation_id)
-        if folder is None:
-            if logged.accept is None or not logged.accept.content:
-                report(layout.active_root, f"batch {correlation_id} is in the commit log, and its folder is not there")
-                continue
-            folder = f"{layout.active_root}/{correlation_id}"
-            disk.make_folder(folder)
-        try:
-            batch = _batch(folder, logged, disk, report)
-        except (DamagedError, FileNotFoundError, InvalidRequestError, ValueError, KeyError, TypeError, IndexError) as e:
-            _set_aside(layout, folder, e, report, found)
-            continue
-        if machine_died:
+        batch = _read_logged(layout, disk, correlation_id, logged, report=report, found=found)
+        if batch is not None and machine_died:
             gaps.note(batch, synced=_synced(logged), disk=disk, report=report)
+        # If it is complete, the log's totals have it in, unless the log says something of it after them.
+        _count(found, batch, counted=correlation_id not in log.changed)
+
+
+def _read_logged(
+    layout: Layout, disk: Disk, correlation_id: str, logged: Logged, *, report: Report, found: Recovered
+) -> ActiveBatch | None:
+    """A batch that the log knows, the last in `found` where it is not with the finished; None: it cannot be read."""
+    folder = _folder(layout, correlation_id)
+    if folder is None:
+        if logged.accept is None or not logged.accept.content:
+            report(layout.active_root, f"batch {correlation_id} is in the commit log, and its folder is not there")
+            return None
+        folder = f"{layout.active_root}/{correlation_id}"
+        disk.make_folder(folder)
+    try:
+        batch = _batch(folder, logged, disk, report)
         if folder.startswith(f"{layout.active_root}/"):
             found.batches.append(batch)
         elif batch.complete:
             _close_results(batch, disk)
         else:
-            _set_aside(
-                layout, folder, DamagedError("it lies with the finished, and is not", path=folder), report, found
-            )
+            raise DamagedError("it lies with the finished, and is not", path=folder)
+    except (DamagedError, FileNotFoundError, InvalidRequestError, ValueError, KeyError, TypeError, IndexError) as e:
+        _set_aside(layout, folder, e, report, found)
+        return None
+    return batch
+
+
+def _count(found: Recovered, batch: ActiveBatch | None, *, counted: bool) -> None:
+    """Brings up to date what the finished batches take; None: one that cannot be read."""
+    if batch is None:
+        found.stored = None if counted else found.stored
+        return
+    is_finished = batch not in found.batches[-1:]
+    if found.stored is None or not batch.complete or counted == is_finished:
+        return
+    sign = 1 if is_finished else -1  # its move was lost, and it will finish again
+    batch.close_results(batch.folder)
+    mine = found.stored.setdefault(batch.header.user, Stored())
+    mine.add(Stored(sign, sign * batch.stored_bytes, sign * batch.stored_files))
 
 
 def _unknown(layout: Layout, log: CommittedBatches, folder: str, report: Report, found: Recovered) -> None:
@@ -249,7 +277,7 @@ def _synced(logged: Logged) -> int:
 def _close_results(batch: ActiveBatch, disk: Disk) -> None:
     fd = disk.open(f"{batch.folder}/{RESULTS}")
     try:
-        disk.write(fd, results.final_line(batch.counts(), batch.started_at, batch.ended_at), batch.written)
+        disk.write(fd, batch.close_results(batch.folder), batch.written)
     finally:
         disk.close(fd)
     batch.close()

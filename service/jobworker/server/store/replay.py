@@ -34,8 +34,9 @@ def read_batch(folder: str, content: bytes = b"") -> ActiveBatch:
     offsets = reader.load()
     if len(offsets) != closing[0] + 1:
         raise DamagedError(f"the batch's file has {len(offsets) - 1} jobs, and says {closing[0]}", path=reader.path)
+    size = len(content) or os.path.getsize(reader.path)
     state = Batch(job_count=closing[0], parallelism=header.parallelism, fail_fast=header.fail_fast)
-    return ActiveBatch(folder=folder, header=header, digest=closing[1], state=state, reader=reader)
+    return ActiveBatch(folder=folder, header=header, digest=closing[1], state=state, reader=reader, spec_bytes=size)
 
 
 def apply_line(batch: ActiveBatch, line: dict[str, object], offset: int, report: Report) -> None:

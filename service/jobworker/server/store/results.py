@@ -8,7 +8,7 @@ written there.
 | `{"k":"start","job":I,"at":T}` | the executor started job I |
 | `{"k":"end","job":I,"state":S,...}` | job I is final |
 | `{"k":"skip","from":I,"to":J,"state":S,"reason":R,"at":T}` | jobs I to J - 1 are final, never having run |
-| `{"k":"final","counts":{S:N},"started":T,"ended":T}` | the batch is final |
+| `{"k":"final","counts":{S:N},"started":T,"ended":T,"logs":[B,F]}` | all is final; the logs take B bytes, in F files |
 
 Files of versions before the commit log have `mark` lines, too (takeover.py). States and reasons are the numbers of
 `v1/job.proto`, times Unix nanoseconds.
@@ -87,11 +87,16 @@ def end_line(job: int, end: JobEnd) -> bytes:
     return line + b',"logs":[%b]}\n' % b",".join(b"%d" % size for size in end.log_bytes)
 
 
-def final_line(counts: dict[JobState, int], started: int | None, ended: int | None) -> bytes:
-    """See the module."""
-    return (
-        _encode({"k": "final", "counts": {int(k): v for k, v in counts.items()}, "started": started, "ended": ended})
-    ).encode() + b"\n"
+def final_line(
+    counts: dict[JobState, int], started: int | None, ended: int | None, logs: tuple[int, int] | None = None
+) -> bytes:
+    """See the module; `logs` are the bytes and the files (with their folders) of all logs."""
+    d: dict[str, Any] = {
+        "k": "final", "counts": {int(k): v for k, v in counts.items()}, "started": started, "ended": ended
+    }  # fmt: skip
+    if logs is not None:
+        d["logs"] = logs
+    return _encode(d).encode() + b"\n"
 
 
 def decode_end(d: dict[str, Any]) -> JobEnd:

@@ -1,28 +1,52 @@
-"""Removes finished batches that have been kept long enough, in a thread of its own. Their folders are named after their
-times, so that what is too young is not even looked at; unfinished ones lie elsewhere. How old a batch is, `ages` knows.
+"""Removes finished batches, in a thread of its own, as `plan` says which. First it counts what all of them take, where
+that is not known. It can be interrupted at any file.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
 
 from jobworker.server.clocks import Now
+from jobworker.server.ids import is_id
 from jobworker.server.model import BatchHeader, BatchState
-from jobworker.server.slices import with_rests
+from jobworker.server.slices import Slices, with_rests
 from jobworker.server.store.ages import Ages
-from jobworker.server.store.layout import RESULTS, Layout
-from jobworker.server.store.size import folder_bytes
+from jobworker.server.store.layout import Layout
+from jobworker.server.store.ledger import Ledger
+from jobworker.server.store.plan import Keep, Plan, seconds
+from jobworker.server.store.removals import Reason, Removal, Removals
+from jobworker.server.store.stored import Stored, stored_in
 from jobworker.server.telemetry.log import Log
 from jobworker.server.telemetry.observe import Observer
 from jobworker.server.threads import started
 
 _LONGEST_PAUSE_SECONDS = 3600.0
 _SHORTEST_PAUSE_SECONDS = 1.0
-_DAY_SECONDS = 86_400.0
+_AT_ONCE = 64  # removals are recorded together
+_COUNT_PIECE_SECONDS = 0.005
+_COUNT_RESTS = 9  # times as long as its work is each pause of the count
+
+
+@dataclass(slots=True)
+class Removed:
+    """What was removed in this life of the server, for each reason."""
+
+    batches: Counter[Reason] = field(default_factory=Counter)
+    bytes: Counter[Reason] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What would be removed now; `more` than these; all but for what it is `counting`."""
+
+    removals: list[Removal]
+    more: bool
+    counting: bool
 
 
 class Retention(Observer):
@@ -32,147 +56,154 @@ class Retention(Observer):
         self,
         *,
         layout: Layout,
-        finished_seconds: float | None,
+        keep: Keep,
+        ledger: Ledger,
         now: Callable[[], Now],
-        removing: Callable[[str, Callable[[], bool]], bool],
-        removed: Callable[[str, int], object],
+        clock: Callable[[], float],
         log: Log,
     ) -> None:
-        """`finished_seconds` after its end a batch is removed; None: never.
-
-        `removing` is told its id before, in the thread of retention, with what tells whether the service ends; False:
-        it must stay for now (Ledger.removing). `removed` is told each folder, and how many bytes it held, on the
-        loop."""
+        """`clock` is monotonic."""
+        self.keep = keep
+        self.removed = Removed()
         self._layout = layout
-        self._finished_seconds = finished_seconds
+        self._accounts = ledger.accounts
+        self._removals = Removals(ledger=ledger, layout=layout)
         self._now = now
-        self._removing = removing
-        self._removed = removed
+        self._clock = clock
         self._log = log
-        self._loop = asyncio.get_running_loop()
-        self._ages = Ages(**_seconds(now()))
-        self._changed = threading.Event()
-        self._closing = False
+        self._ages = Ages(**seconds(now()))
+        self._plan = Plan(layout=layout, accounts=self._accounts, ages=self._ages, now=now)
+        self._stay: set[str] = set()  # batches that cannot be moved, in this life of the server
+        self._wanted = threading.Event()
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Sweeps now, and again several times within the time that batches are kept."""
+        """Sweeps now; again several times within the time that batches are kept, and when there is too much."""
         self._thread = started(self._run, name="retention")
 
-    def configure(self, *, finished_seconds: float | None) -> None:
-        """Another time to keep them."""
-        if finished_seconds != self._finished_seconds:
-            self._finished_seconds = finished_seconds
-            self._changed.set()
+    def configure(self, keep: Keep) -> None:
+        """Keeps others."""
+        if keep != self.keep:
+            self.keep = keep
+            self._wanted.set()
 
     def close(self) -> None:
         """Ends a sweep within the file that it is at: what is left of a folder lies in the trash."""
-        self._closing = True
-        self._changed.set()
+        self._closing.set()
+        self._wanted.set()
         if self._thread is not None:
             self._thread.join()
 
+    async def planned(self, keep: Keep, *, most: int, slices: Slices) -> Planned:
+        """What would be removed now if that were to be kept."""
+        return await slices.in_thread(lambda: self._list(keep, most))
+
+    def look(self, user: str) -> None:
+        """A user has more than before: sweeps if that, or all, is too much. On hot paths."""
+        if self._plan.is_over(self.keep, user):
+            self._wanted.set()
+
     def batch_finished(
         self,
-        header: BatchHeader,  # noqa: ARG002
+        header: BatchHeader,
         job_count: int,  # noqa: ARG002
         state: BatchState,  # noqa: ARG002
         started_at: int | None,  # noqa: ARG002
         ended_at: int | None,  # noqa: ARG002
     ) -> None:
         # Its results were written just now.
-        self._ages.note(**_seconds(self._now()))
+        self._ages.note(**seconds(self._now()))
+        self.look(header.user)
 
     # -- the thread
 
     def _run(self) -> None:
-        while not self._closing:
-            keep = self._finished_seconds
-            if keep is not None:
-                self._sweep(keep)
-            pause = None if keep is None else min(max(keep / 10, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-            self._changed.wait(pause)
-            self._changed.clear()
+        for name in os.listdir(self._layout.trash_root):  # of batches whose removal was recorded, and not done
+            self._empty(f"{self._layout.trash_root}/{name}")
+        if not self._accounts.known:
+            self._count()
+        while not self._closing.is_set():
+            self._wanted.clear()
+            keep = self.keep
+            self._sweep(keep)
+            # All that comes to be too much within it goes at once.
+            if self._closing.wait(_SHORTEST_PAUSE_SECONDS):
+                return
+            self._wanted.wait(None if keep.seconds is None else min(keep.seconds / 10, _LONGEST_PAUSE_SECONDS))
 
-    def _sweep(self, keep_seconds: float) -> None:
-        batches = 0
+    def _sweep(self, keep: Keep) -> None:
+        before = self.removed.batches.total()
+        self._ages.begin()
         try:
-            for folder in with_rests(self._expired(keep_seconds)):
-                if not self._removing(os.path.basename(folder), lambda: self._closing):
-                    continue
-                size = folder_bytes(folder)
-                grave = self._layout.bury(folder)
-                if grave is None:
-                    continue
-                batches += 1
-                self._loop.call_soon_threadsafe(self._removed, folder, size)
-                self._empty(grave)
+            for part in self._plan.parts(keep, self._stay):
+                rested = iter(with_rests(part))
+                while some := list(islice(rested, _AT_ONCE)):
+                    if self._closing.is_set():
+                        return
+                    self._remove(some)
         except OSError as e:
             self._log.error("finished batches were not removed", path=e.filename, problem=e.strerror)
-        if batches:
+        if batches := self.removed.batches.total() - before:
             self._log.info("finished batches removed", batches=batches)
 
-    def _expired(self, keep_seconds: float) -> Iterator[str]:
-        """Folders of batches that ended so long ago."""
-        now = _seconds(self._now())
-        self._ages.note(**now)
-        self._ages.begin()
-        steady = now["steady"]
-        latest = steady + self._ages.furthest
-        for folder, written in candidates(self._layout, before=latest - keep_seconds, now=latest):
-            if self._closing:
-                return
-            if self._ages.of(folder, written, steady=steady) > keep_seconds:
-                yield folder
+    def _remove(self, some: list[Removal]) -> None:
+        graves, moved = [], []
+        for removal in self._removals.record(some, self._closing.is_set):
+            try:
+                grave = self._layout.bury_finished(removal.folder)
+            except OSError as e:
+                self._stay.add(removal.correlation_id)
+                self._log.error("a finished batch cannot be removed", path=removal.folder, problem=e.strerror)
+                continue
+            moved.append(removal)
+            if grave is not None:
+                graves.append(grave)
+                self.removed.batches[removal.reason] += 1
+                self.removed.bytes[removal.reason] += removal.stored.bytes
+        self._removals.removed(moved)
+        for grave in with_rests(graves):
+            self._empty(grave)
 
     def _empty(self, folder: str) -> None:
         """Removes a folder, unless the service ends meanwhile; what cannot be removed stays for the next start."""
         for place, folders, names in with_rests(os.walk(folder, topdown=False)):
             for name in names:
-                if self._closing:
+                if self._closing.is_set():
                     return
                 _quietly(os.unlink, f"{place}/{name}")
             for name in folders:
                 _quietly(os.rmdir, f"{place}/{name}")
         _quietly(os.rmdir, folder)
 
+    def _count(self) -> None:
+        """At a small share of a CPU; a close has the next start begin anew."""
+        found: dict[str, Stored] = {}
+        began = self._clock()
+        for folder in self._layout.finished_folders():
+            user, _, _, name = folder.rsplit("/", 4)[1:]
+            if is_id(name) and not self._accounts.is_own(name):
+                found.setdefault(user, Stored()).add(stored_in(folder))
+            worked = self._clock() - began
+            if worked >= _COUNT_PIECE_SECONDS:
+                if self._closing.wait(worked * _COUNT_RESTS):
+                    return
+                began = self._clock()
+        self._removals.counted(found, self._closing.is_set)
 
-def candidates(layout: Layout, *, before: float, now: float) -> Iterator[tuple[str, float]]:
-    """Folders of batches that may have ended before a Unix time, with the time of their last results; emptied folders
-    above them are removed on the way.
+    # -- any thread
 
-    A batch's path has the time in its id, which is not after its end by more than the day that a client's clock may
-    differ. Days that are still to come have their names from a clock that went wrong, and tell nothing.
-    """
-    too_young = range(_day(before + _DAY_SECONDS) + 1, _day(now + 2 * _DAY_SECONDS))
-    for user in layout.users():
-        root = layout.user_root(user)
-        for day in sorted(os.listdir(root)):
-            if _number_of(day) in too_young:
-                continue
-            for minute in sorted(os.listdir(f"{root}/{day}")):
-                yield from _finished(f"{root}/{day}/{minute}")
-                _quietly(os.rmdir, f"{root}/{day}/{minute}")  # which fails while it has others, or a new one
-            _quietly(os.rmdir, f"{root}/{day}")
-
-
-def _finished(folder: str) -> Iterator[tuple[str, float]]:
-    for name in os.listdir(folder):
-        try:
-            yield f"{folder}/{name}", os.stat(f"{folder}/{name}/{RESULTS}").st_mtime
-        except FileNotFoundError:
-            continue
-
-
-def _day(seconds: float) -> int:
-    return int(seconds // _DAY_SECONDS)
-
-
-def _number_of(day: str) -> int | None:
-    try:
-        return _day(datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
-    except ValueError:
-        return None
+    def _list(self, keep: Keep, most: int) -> Planned:
+        found: list[Removal] = []
+        counting = not self._accounts.known
+        names = set(self._stay)
+        for part in self._plan.parts(keep, names):
+            for removal in with_rests(part):
+                if len(found) == most:
+                    return Planned(found, more=True, counting=counting)
+                found.append(removal)
+                names.add(removal.correlation_id)
+        return Planned(found, more=False, counting=counting)
 
 
 def _quietly(remove: Callable[[str], None], path: str) -> None:
@@ -180,7 +211,3 @@ def _quietly(remove: Callable[[str], None], path: str) -> None:
         remove(path)
     except OSError:
         return
-
-
-def _seconds(now: Now) -> dict[str, float]:
-    return {"wall": now.wall_ns / 1e9, "steady": now.boottime_ns / 1e9}

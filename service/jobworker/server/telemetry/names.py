@@ -42,6 +42,7 @@ _METHOD = (
 )
 _VOLUME = ("volume", "data, logs")
 _LISTENER = ("listener", "grpc, rest")
+_REASON = ("reason", "age; user, whose batches took too much; total, when all did")
 
 # -- calls. Names and labels are those of go-grpc-middleware, which dashboards and rules of others are written for.
 RPC_STARTED = _counter("grpc_server_started_total", "calls", "Calls begun, over gRPC and over REST.", *_METHOD)
@@ -159,8 +160,26 @@ LOG_FILES_OPEN = _gauge("jobworker_log_files_open", "files", "Logs that are open
 STORE_BYTES = _gauge(
     "jobworker_store_bytes",
     "bytes",
-    "Lengths of all files of finished batches; absent until they were counted once after a start.",
+    "Lengths of all files of batches, finished or not; absent until they were counted, which is done once.",
 )
+STORE_FILES = _gauge(
+    "jobworker_store_files",
+    "files",
+    "Files and folders of batches, and a log for each job that is not final; absent until they were counted.",
+)
+STORE_BATCHES = _gauge(
+    "jobworker_store_batches", "batches", "Batches, finished or not; absent until they were counted."
+)
+STORE_LIMIT_BYTES = _gauge(
+    "jobworker_store_limit_bytes", "bytes", "limits.stored_bytes: no batch is taken above it; absent without one."
+)
+STORE_LIMIT_FILES = _gauge(
+    "jobworker_store_limit_files", "files", "limits.stored_files: no batch is taken above it; absent without one."
+)
+RETENTION_BATCHES = _counter(
+    "jobworker_retention_removed_batches_total", "batches", "Finished batches that were removed.", _REASON
+)
+RETENTION_BYTES = _counter("jobworker_retention_removed_bytes_total", "bytes", "What these took.", _REASON)
 DISK_FREE = _gauge("jobworker_disk_free_bytes", "bytes", "Free for the service on the volume's file system.", _VOLUME)
 DISK_SIZE = _gauge("jobworker_disk_size_bytes", "bytes", "Size of the volume's file system.", _VOLUME)
 DISK_INODES = _gauge(

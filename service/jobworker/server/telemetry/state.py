@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobworker.server.model import BatchHeader
     from jobworker.server.telemetry.names import Spec
 
+REASONS = ("age", "user", "total")  # why retention removes a batch
 ROLES = ("viewer", "operator", "admin", "unknown")
 _PHASES = ("serving", "draining", "stopped")
 _BATCHES_A_TURN = 2000  # some 500 us; then the loop has its turn
@@ -121,11 +122,47 @@ class Passwords(Protocol):
     def overdue(self) -> int: ...
 
 
-class Store(Protocol):
-    """What finished batches take; None: not known yet."""
+class Stored(Protocol):
+    """What batches take."""
+
+    @property
+    def batches(self) -> int: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def files(self) -> int: ...
+
+
+class Accounts(Protocol):
+    """What all batches take, and whether those are in it that finished before."""
+
+    @property
+    def known(self) -> bool: ...
+
+    @property
+    def total(self) -> Stored: ...
+
+
+class Room(Protocol):
+    """What they may take at the most; None: whatever."""
 
     @property
     def bytes(self) -> int | None: ...
+
+    @property
+    def files(self) -> int | None: ...
+
+
+class Removed(Protocol):
+    """What retention removed, by reason."""
+
+    @property
+    def batches(self) -> Mapping[Any, int]: ...
+
+    @property
+    def bytes(self) -> Mapping[Any, int]: ...
 
 
 @dataclass(kw_only=True, eq=False)
@@ -142,7 +179,9 @@ class State:
     worker: Worker
     server: Server
     config: Config
-    store: Store
+    accounts: Accounts
+    room: Callable[[], Room]
+    removed: Removed
     unfinished: Callable[[], Iterable[Batch]]
     role_of: Callable[[str], object]
     passwords: Passwords
@@ -187,7 +226,7 @@ class State:
         yield _gauge(names.CALLS_UNDER_WAY, {(): self.server.calls_under_way})
         yield _gauge(names.FOLLOWERS, {(): self.server.followers})
         yield _gauge(names.LOG_FILES_OPEN, {(): self.server.open_logs})
-        yield _counter(names.LOG_STREAMED, self.server.streamed_bytes)
+        yield _counter(names.LOG_STREAMED, {(): self.server.streamed_bytes})
 
     def _work(self) -> Iterator[Metric]:
         age_ns = 0 if self._oldest_ns is None else max(0, self.clock_ns() - self._oldest_ns)
@@ -204,13 +243,29 @@ class State:
         # Some file systems (btrfs) make inodes as they are needed, and say 0 of 0.
         inodes = {(name,): disk.f_favail if disk.f_files else math.inf for name, disk in disks.items()}
         yield _gauge(names.DISK_INODES, inodes)
-        stored = self.store.bytes
-        yield _gauge(names.STORE_BYTES, {} if stored is None else {(): stored})
+        yield from self._store()
+
+    def _store(self) -> Iterator[Metric]:
+        total, room = self.accounts.total, self.room()
+        figures: tuple[tuple[Spec, int | None], ...] = (
+            (names.STORE_BYTES, total.bytes if self.accounts.known else None),
+            (names.STORE_FILES, total.files if self.accounts.known else None),
+            (names.STORE_BATCHES, total.batches if self.accounts.known else None),
+            (names.STORE_LIMIT_BYTES, room.bytes),
+            (names.STORE_LIMIT_FILES, room.files),
+        )
+        for spec, value in figures:
+            yield _gauge(spec, {} if value is None else {(): value})
+        for spec, removed in (
+            (names.RETENTION_BATCHES, self.removed.batches),
+            (names.RETENTION_BYTES, self.removed.bytes),
+        ):
+            yield _counter(spec, {(reason,): removed[reason] for reason in REASONS})
 
     def _executor(self) -> Iterator[Metric]:
         picture = self.work.picture
         yield _gauge(names.EXECUTOR_UP, {(): float(self.work.connected)})
-        yield _counter(names.EXECUTOR_STARTS, self.worker.epochs)
+        yield _counter(names.EXECUTOR_STARTS, {(): self.worker.epochs})
         since = None if picture is None else picture.since
         yield _gauge(names.EXECUTOR_START_TIME, {} if since is None else {(): since / 1e9})
         isolated = picture is not None and picture.isolation != "none"
@@ -239,5 +294,8 @@ def _gauge(spec: Spec, values: Mapping[Any, float]) -> Metric:
     return metric
 
 
-def _counter(spec: Spec, value: int) -> Metric:
-    return CounterMetricFamily(spec.name, spec.help, value=value)
+def _counter(spec: Spec, values: Mapping[Any, int]) -> Metric:
+    metric = CounterMetricFamily(spec.name, spec.help, labels=spec.label_names)
+    for labels, value in values.items():
+        metric.add_metric(labels, value)
+    return metric
