@@ -39,7 +39,10 @@ def test_the_status_tells_what_runs_waits_and_follows(service: Service) -> None:
         api.cancel(batch)
     until(lambda: admin.status().unfinished_batches == 0, "all is over")
     until(lambda: admin.status().followers == 0, "nobody follows")
-    assert not admin.status().users
+    assert [(u.user, u.unfinished_batches, u.stored_batches) for u in admin.status().users] == [
+        ("alice", 0, 1),
+        ("bob", 0, 1),
+    ]
 
 
 def test_the_status_tells_of_executor_disk_certificates_and_configuration(service: Service) -> None:
@@ -80,6 +83,7 @@ CALLS: dict[str, Callable[[Any, dict[str, Any]], object]] = {
     "StopService": lambda stub, call: stub.StopService(admin_pb2.StopServiceRequest(kill=True), **call),
     "GetConfig": lambda stub, call: stub.GetConfig(admin_pb2.GetConfigRequest(), **call),
     "UpdateConfig": lambda stub, call: stub.UpdateConfig(admin_pb2.UpdateConfigRequest(), **call),
+    "PlanRetention": lambda stub, call: stub.PlanRetention(admin_pb2.PlanRetentionRequest(), **call),
 }
 
 

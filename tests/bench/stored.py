@@ -20,8 +20,11 @@ from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchHeader, BatchOptions, EndReason, JobEnd, JobSpec, JobState, LogStream, Usage
 from jobworker.server.store import results
 from jobworker.server.store.batchfile import BatchWriter, Digest, encode_spec
+from jobworker.server.store.commitlog import segment_path
 from jobworker.server.store.disk import Disk
+from jobworker.server.store.frames import Totals, group_frame, segment_frame, totals_frame
 from jobworker.server.store.layout import BATCH, RESULTS, Layout, log_name
+from jobworker.server.store.stored import Stored
 from jobworker.v1 import job_pb2, query_pb2
 from tests.bench.caller import Caller, CallFailedError
 from tests.bench.row import Goal, Row
@@ -165,7 +168,7 @@ def make(data: Path, first: int, count: int, newest_ms: int, seconds: float) -> 
         lines = [
             results.encode(Ordered((0,), "e" * 32, at)),
             results.encode(Ended(0, end)),
-            results.final_line({JobState.SUCCEEDED: 1}, started, ended),
+            results.final_line({JobState.SUCCEEDED: 1}, started, ended, (0, 1)),
         ]
         with open(f"{folder}/{RESULTS}", "xb") as file:
             file.writelines(lines)
@@ -177,7 +180,7 @@ def make(data: Path, first: int, count: int, newest_ms: int, seconds: float) -> 
 
 
 def stored(run: Run, data: Path, count: int) -> int:
-    """Makes them with every processor, the newest of the present, and the size that the service keeps of them. How many
+    """Makes them with every processor, the newest of the present, and what the commit log says that they take. How many
     there was time for."""
     began = time.perf_counter()
     newest_ms = time.time_ns() // 1_000_000 - 60_000
@@ -187,7 +190,11 @@ def stored(run: Run, data: Path, count: int) -> int:
     os.makedirs(data, mode=0o700)
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         made = pool.starmap(make, pieces)
-    Path(Layout(data).size_file).write_bytes(b"%020d\n" % sum(size for _, size in made))
     count = sum(n for n, _ in made)
+    layout = Layout(data)
+    os.makedirs(layout.commit_root, mode=0o700)
+    totals = totals_frame(Totals({USER: Stored(count, sum(size for _, size in made), 4 * count)}, [], {}))
+    frames = segment_frame(1, "") + group_frame(len(totals)) + totals
+    Path(segment_path(layout.commit_root, 1)).write_bytes(frames)
     run.say(f"stored batches: {count}, made in {time.perf_counter() - began:.0f} s")
     return count

@@ -66,6 +66,13 @@ class Admin:
         answer: admin_pb2.Config = self.stub.UpdateConfig(message, **self.api.call())
         return answer
 
+    def plan(self, **retention: Any) -> admin_pb2.RetentionPlan:
+        """PlanRetention, with these keys of `retention`."""
+        message = admin_pb2.PlanRetentionRequest()
+        message.values.update({"retention": retention})
+        answer: admin_pb2.RetentionPlan = self.stub.PlanRetention(message, **self.api.call())
+        return answer
+
     def serving(self, service: str = SCHEDULE) -> bool:
         """What the health service says of a service."""
         answer = self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=60, wait_for_ready=True)

@@ -105,7 +105,7 @@ async def test_each_role_may_call_what_the_table_says_and_nothing_else(identity:
     writes = {"ExecuteJob", "ExecuteJobs", "CancelBatch"}
     assert allowed["vic"] == reads | free
     assert allowed["alice"] == reads | free | writes
-    steers = {"GetStatus", "StartService", "StopService", "GetConfig", "UpdateConfig"}
+    steers = {"GetStatus", "StartService", "StopService", "GetConfig", "UpdateConfig", "PlanRetention"}
     assert allowed["admin"] == reads | free | writes | steers | {"DoesNotExist"}
 
 

@@ -24,6 +24,7 @@ from jobworker.server.identity.gate import Identity
 from jobworker.server.identity.tls import load_tls
 from jobworker.server.rpc.connections import ConnectionLimits
 from jobworker.server.rpc.report import Report
+from jobworker.server.rpc.retention import RetentionPlans
 from jobworker.server.rpc.server import Administration, RpcServer, StreamLimits, build
 from jobworker.server.scheduling.accept import Acceptor
 from jobworker.server.scheduling.drain import Drain
@@ -32,6 +33,9 @@ from jobworker.server.scheduling.scheduler import RunSettings, Scheduler
 from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.layout import Layout
+from jobworker.server.store.ledger import Ledger
+from jobworker.server.store.plan import Keep
+from jobworker.server.store.retention import Retention
 from jobworker.server.store.syncer import ThreadSyncer
 from jobworker.server.telemetry.calls import CallObserver
 from jobworker.server.telemetry.observe import Observer
@@ -183,7 +187,7 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
         port=port,
         limits=StreamLimits(stall_seconds=STALL_SECONDS),
         connection_limits=ConnectionLimits(),
-        admin=_administration(layout, scheduler, batches, log, slices),
+        admin=_administration(layout, scheduler, batches, ledger, log, slices),
         log=log,
         clock_ns=time.time_ns,
         traces=Traces(Sampler({})),
@@ -195,7 +199,7 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
 
 
 def _administration(
-    layout: Layout, scheduler: Scheduler, batches: Batches, log: Lines, slices: Slices
+    layout: Layout, scheduler: Scheduler, batches: Batches, ledger: Ledger, log: Lines, slices: Slices
 ) -> Administration:
     drain = Drain(
         path=layout.stop_file, work=scheduler, unfinished=batches.unfinished, now=partial(now, "boot"), log=log
@@ -213,8 +217,13 @@ def _administration(
         unfinished=batches.unfinished,
         config=config,
         slices=slices,
+        accounts=ledger.accounts,
     )
-    return Administration(drain=drain, config=config, report=report)
+    retention = Retention(
+        layout=layout, keep=Keep(), ledger=ledger, now=partial(now, "boot"), clock=time.monotonic, log=log
+    )
+    plans = RetentionPlans(keep=lambda _: Keep(), retention=retention, slices=slices)
+    return Administration(drain=drain, config=config, retention=plans, report=report)
 
 
 @pytest.fixture(scope="session")

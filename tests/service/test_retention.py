@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from jobworker.server.ids import CorrelationId
 from jobworker.server.store.layout import Layout
 from jobworker.server.store.plan import candidates
 from tests.harness.admin import Admin
@@ -30,11 +31,11 @@ def gone(api: Api, name: str) -> bool:
     return False
 
 
-def put(layout: Layout, name: str, *, age: float, named: float | None = None) -> Path:
+def put(layout: Layout, *, age: float, named: float | None = None) -> Path:
     """A batch's folder in the store, of results that old; `named`: after another time."""
     now = time.time()
-    stamp = time.gmtime(now - (age if named is None else named))
-    folder = Path(layout.user_root("alice")) / time.strftime("%Y-%m-%d", stamp) / time.strftime("%H%M", stamp) / name
+    made = CorrelationId.make(round((now - (age if named is None else named)) * 1000))
+    folder = Path(layout.finished("alice", made))
     folder.mkdir(parents=True)
     (folder / "results.jsonl").touch()
     os.utime(folder / "results.jsonl", (now - age, now - age))
@@ -56,11 +57,11 @@ def test_a_finished_batch_is_removed_and_one_that_runs_is_not(tmp_path: Path) ->
 def test_days_that_are_too_young_are_not_looked_at_and_those_to_come_are(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "data")
     layout.prepare()
-    for name, named in (("old", 10 * DAY), ("young", 0.0), ("of 2099", -70 * 365 * DAY)):
-        put(layout, name, age=0, named=named)
+    old, young, to_come = (put(layout, age=0, named=named) for named in (10 * DAY, 0.0, -70 * 365 * DAY))
     now = time.time()
-    found = {Path(folder).name for folder, _ in candidates(layout, before=now - 5 * DAY, now=now)}
-    assert found == {"old", "of 2099"}
+    found = {Path(folder) for _, folder, _ in candidates(layout, before=now - 5 * DAY, now=now)}
+    assert found == {old, to_come}
+    assert young.exists()
 
 
 @pytest.fixture
@@ -94,9 +95,9 @@ def test_no_fresh_batch_is_removed_for_a_clock_that_is_set(
     api = shifted.api()
     fresh = api.submit("echo x")
     api.wait(fresh)
-    for at, jump in enumerate(jumps):
+    for jump in jumps:
         clock.jump(jump)
-        Sweeps(shifted).until(put(Layout(shifted.data), f"old{at}", age=30 * DAY))
+        Sweeps(shifted).until(put(Layout(shifted.data), age=30 * DAY))
         assert not gone(shifted.api(), fresh)
     clock.pass_time(905)
     (folder,) = (shifted.data / "batches/alice").glob("*/*/*")
@@ -120,7 +121,7 @@ def test_a_stop_does_not_wait_until_a_large_batch_is_removed(tmp_path: Path) -> 
     service.make_pki()
     layout = Layout(service.data)
     os.close(layout.prepare())
-    folder = put(layout, "large", age=DAY)
+    folder = put(layout, age=DAY)
     for shard in range(200):
         (folder / f"{shard:04d}").mkdir()
         for name in range(200):

@@ -31,7 +31,7 @@ from jobworker.client.errors import (
 from jobworker.client.ids import new_correlation_id
 from jobworker.client.retry import Retry
 from jobworker.client.tokens import FixedToken, PasswordLogin, Token, TokenSource
-from jobworker.v1.admin_pb2 import Config, ServiceStatus
+from jobworker.v1.admin_pb2 import Config, RetentionPlan, ServiceStatus
 from jobworker.v1.job_pb2 import Batch, BatchOptions, Job, Limits
 from jobworker.v1.query_pb2 import LogChunk, LogCursor, SearchJobResponse
 from jobworker.v1.schedule_pb2 import JobRequest, JobResponse
@@ -63,6 +63,7 @@ __all__ = [
     "OutOfRangeError",
     "PasswordLogin",
     "PermissionDeniedError",
+    "RetentionPlan",
     "Retry",
     "SearchJobResponse",
     "ServiceStatus",

@@ -12,6 +12,8 @@ from jobworker.v1.admin_pb2 import (
     Config,
     GetConfigRequest,
     GetStatusRequest,
+    PlanRetentionRequest,
+    RetentionPlan,
     ServiceStatus,
     StartServiceRequest,
     StopServiceRequest,
@@ -75,6 +77,14 @@ class Admin:
             lambda pairs: self._connection.admin.UpdateConfig(request, metadata=pairs), again=not generation
         )
 
+    async def retention_plan(self, values: Mapping[str, Any] | None = None, *, max_removals: int = 0) -> RetentionPlan:
+        """Which finished batches would be removed now, if keys below `retention` had these values, by path:
+        `{"retention.stored_bytes": 10**9}`. At most so many are listed; 0: 1000.
+        """
+        request = PlanRetentionRequest(max_removals=max_removals)
+        request.values.update(_nested(values or {}))
+        return await self._connection.call(lambda pairs: self._connection.admin.PlanRetention(request, metadata=pairs))
+
 
 class SyncAdmin:
     """The same for programs without an event loop; see `Admin`."""
@@ -105,6 +115,10 @@ class SyncAdmin:
     def update_config(self, values: Mapping[str, Any], *, unset: Collection[str] = (), generation: int = 0) -> Config:
         """See `Admin.update_config`."""
         return self._done(self._admin.update_config(values, unset=unset, generation=generation))
+
+    def retention_plan(self, values: Mapping[str, Any] | None = None, *, max_removals: int = 0) -> RetentionPlan:
+        """See `Admin.retention_plan`."""
+        return self._done(self._admin.retention_plan(values, max_removals=max_removals))
 
     def _done(self, work: Coroutine[None, None, _T]) -> _T:
         result: _T = self._run(work)

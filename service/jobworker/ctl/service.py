@@ -9,17 +9,29 @@ from typing import TYPE_CHECKING
 
 from jobworker.ctl.durations import format_seconds
 from jobworker.ctl.output import add_row, as_json, format_bytes, literal, moment, print_json, say, show, table
-from jobworker.v1.admin_pb2 import SERVICE_STATE_DRAINING, SERVICE_STATE_SERVING, ServiceState
+from jobworker.v1.admin_pb2 import (
+    RETENTION_REASON_AGE,
+    RETENTION_REASON_STORED,
+    RETENTION_REASON_USER_STORED,
+    SERVICE_STATE_DRAINING,
+    SERVICE_STATE_SERVING,
+    ServiceState,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from google.protobuf.struct_pb2 import Value
     from rich.table import Table
 
     from jobworker.client import Client
-    from jobworker.v1.admin_pb2 import Config, ServiceStatus
+    from jobworker.v1.admin_pb2 import Config, RetentionPlan, ServiceStatus
 
+_WHY = {
+    RETENTION_REASON_AGE: "age",
+    RETENTION_REASON_USER_STORED: "the user's batches take too much",
+    RETENTION_REASON_STORED: "all batches take too much",
+}
 _STYLES = {"SERVING": "green", "DRAINING": "yellow", "STOPPED": "red"}
 
 
@@ -69,6 +81,21 @@ def print_config(config: Config, *, keys: Collection[str] = ()) -> None:
     show(rows)
 
 
+def print_plan(plan: RetentionPlan) -> None:
+    """As a table, and in sum."""
+    rows = table("BATCH", "USER", "ENDED AGO", "BYTES", "FILES", "WHY")
+    for removal in plan.removals:
+        age = format_seconds(removal.age.ToNanoseconds() / 1e9)
+        why = _WHY.get(removal.reason, str(removal.reason))
+        add_row(rows, removal.correlation_id, removal.user, age, format_bytes(removal.bytes), str(removal.files), why)
+    if plan.removals:
+        show(rows)
+    count = f"more than {len(plan.removals)}" if plan.more else str(len(plan.removals))
+    say(f"{count} would be removed now; those listed take {format_bytes(plan.bytes)} in {plan.files} files")
+    if plan.counting:
+        say("what batches take is being counted: until it is known, none is removed for that")
+
+
 def _status_table(status: ServiceStatus) -> Table:
     rows = table("", "", header=False)
     for name, value in _facts(status):
@@ -87,10 +114,9 @@ def _facts(status: ServiceStatus) -> Iterator[tuple[str, str]]:
     yield "jobs", f"{status.running_jobs} running, {status.queued_jobs} queued in {status.unfinished_batches} batches"
     yield "followers", str(status.followers)
     for position, user in enumerate(status.users):
-        words = (
-            f"{user.user}: {user.running_jobs} running, {user.queued_jobs} queued in {user.unfinished_batches} batches"
-        )
-        yield "" if position else "users", words
+        jobs = f"{user.running_jobs} running, {user.queued_jobs} queued in {user.unfinished_batches} batches"
+        kept = f"{format_bytes(user.stored_bytes)} in {user.stored_batches} stored"
+        yield "" if position else "users", f"{user.user}: {jobs}, {kept}"
     executor = status.executor
     if executor.attached:
         since = f", up since {moment(executor.up_since)}" if executor.HasField("up_since") else ""
@@ -100,6 +126,15 @@ def _facts(status: ServiceStatus) -> Iterator[tuple[str, str]]:
         yield "executor", "none is attached"
     for problem in status.problems:
         yield "problem", problem
+    stored = status.stored
+    yield (
+        "stored",
+        (
+            f"{format_bytes(stored.bytes)}{_limit(stored.bytes_limit, format_bytes)} and "
+            f"{stored.files}{_limit(stored.files_limit, str)} files in {stored.batches} batches"
+            f"{' so far; older ones are being counted' if stored.counting else ''}"
+        ),
+    )
     disk = status.disk
     yield (
         "disk",
@@ -115,6 +150,10 @@ def _facts(status: ServiceStatus) -> Iterator[tuple[str, str]]:
     yield "configuration", f"generation {config.generation}, since {moment(config.loaded_at)}"
     if config.last_error:
         yield "problem", f"{config.last_error} (at {moment(config.last_error_at)}; the one before stays in force)"
+
+
+def _limit(limit: int, form: Callable[[int], str]) -> str:
+    return f" of {form(limit)}" if limit else ""
 
 
 def _state(status: ServiceStatus) -> str:

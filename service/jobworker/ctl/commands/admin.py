@@ -95,6 +95,39 @@ def stop(
     )
 
 
+@app.command()
+def retention(
+    context: typer.Context,
+    dry_run: Annotated[  # noqa: ARG001  (there is nothing else that it could do)
+        bool, typer.Option("--dry-run", help="Needed: batches are removed by the service alone.", show_default=False)
+    ],
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE...]", help="As if it were set: retention.stored_bytes=10000000000.", show_default=False
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option("--max", metavar="N", min=1, max=10_000, help="Batches to list.")] = 1000,
+    output: FormOption = Form.TABLE,
+) -> int:
+    """Show which finished batches would be removed now, and why."""
+    shared = Context.of(context)
+    wanted = _pairs(values or ())
+
+    async def main() -> None:
+        from jobworker.ctl.output import as_json, print_json
+        from jobworker.ctl.service import print_plan
+
+        async with shared.client() as client:
+            plan = await client.admin.retention_plan(wanted, max_removals=most)
+        if output is Form.JSON:
+            print_json(as_json(plan))
+        else:
+            print_plan(plan)
+
+    return shared.run(main())
+
+
 @config_app.command()
 def show(context: typer.Context, output: FormOption = Form.TABLE) -> int:
     """Show each key's value, where it comes from, and whether a change takes a restart."""
@@ -114,12 +147,7 @@ def set_(
     output: FormOption = Form.TABLE,
 ) -> int:
     """Change keys, all or none, above what file and environment say."""
-    found: dict[str, Any] = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="KEY=VALUE")
-        found[key] = _value(value)
+    found = _pairs(values)
     return _configure(context, output, lambda client: client.admin.update_config(found, generation=generation), found)
 
 
@@ -171,6 +199,16 @@ def _configure(
             print_config(config, keys=keys)
 
     return shared.run(main())
+
+
+def _pairs(texts: Collection[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="KEY=VALUE")
+        found[key] = _value(value)
+    return found
 
 
 def _value(text: str) -> Any:

@@ -123,8 +123,7 @@ class Report:
         if self.drain.deadline_ns is not None:
             status.drain_deadline.FromNanoseconds(self.drain.deadline_ns)
         self._executor(status.executor)
-        await self._load(status)
-        self._stored(status.stored)
+        await self._load(status, self._stored(status.stored))
         self._disk(status.disk)
         for name, expires_at in self.certificates:
             status.certificates.add(name=name).expires_at.FromDatetime(expires_at)
@@ -143,8 +142,7 @@ class Report:
         if picture.since is not None:
             message.up_since.FromNanoseconds(picture.since)
 
-    async def _load(self, status: admin_pb2.ServiceStatus) -> None:
-        users: dict[str, admin_pb2.UserLoad] = {}
+    async def _load(self, status: admin_pb2.ServiceStatus, users: dict[str, admin_pb2.UserLoad]) -> None:
         async for batch in self.slices.each(tuple(self.unfinished())):
             user = batch.header.user
             load = users.setdefault(user, admin_pb2.UserLoad(user=user))
@@ -152,18 +150,22 @@ class Report:
             load.running_jobs += len(batch.running)
             # A job that was ordered, and has not told its start yet, runs as far as anybody is concerned.
             load.queued_jobs += batch.queued_count
-        async for user, stored in self.slices.each(tuple(self.accounts.users.items())):
-            load = users.setdefault(user, admin_pb2.UserLoad(user=user))
-            load.stored_batches, load.stored_bytes, load.stored_files = stored.batches, stored.bytes, stored.files
         status.users.extend(users[name] for name in sorted(users))
         status.unfinished_batches = sum(load.unfinished_batches for load in users.values())
         status.queued_jobs = sum(load.queued_jobs for load in users.values())
 
-    def _stored(self, message: admin_pb2.StoredStatus) -> None:
+    def _stored(self, message: admin_pb2.StoredStatus) -> dict[str, admin_pb2.UserLoad]:
+        """At once, so that what users have makes up the sum; each user's."""
         total, limits = self.accounts.total, self.config.settings.limits
         message.counting = not self.accounts.known
         message.batches, message.bytes, message.files = total.batches, total.bytes, total.files
         message.bytes_limit, message.files_limit = limits.stored_bytes or 0, limits.stored_files or 0
+        return {
+            user: admin_pb2.UserLoad(
+                user=user, stored_batches=stored.batches, stored_bytes=stored.bytes, stored_files=stored.files
+            )
+            for user, stored in self.accounts.users.items()
+        }
 
     def _disk(self, message: admin_pb2.DiskStatus) -> None:
         disk = os.statvfs(self.data)

@@ -114,5 +114,6 @@ class Accounts:
         self.total.add(change)
         mine = self.users.setdefault(user, Stored())
         mine.add(change)
-        if not mine.batches:
+        if mine.batches <= 0:
+            self.total.take(mine)  # nothing, unless the count was wrong: then it is right again
             del self.users[user]

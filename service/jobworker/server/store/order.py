@@ -16,18 +16,24 @@ from jobworker.server.store.layout import Layout
 
 
 def oldest_first(
-    layout: Layout, users: Iterable[str], ended_at: Callable[[str], float | None]
+    layout: Layout, users: Iterable[str], ended_at: Callable[[str], tuple[float, float] | None]
 ) -> Iterator[tuple[float, str, str]]:
-    """Ends, users and folders. `ended_at` gives a folder's end in Unix seconds; None: it is gone. Blocks."""
-    waiting: list[tuple[float, str, str]] = []
+    """Ends, users and folders. `ended_at` gives a folder's end in Unix seconds, and its place among those that ended at
+    the same time; None: it is gone. Blocks."""
+    waiting: list[tuple[float, float, str, str]] = []
     for id_at, user, folder in heapq.merge(*[_by_id(layout, user) for user in users]):
         while waiting and waiting[0][0] <= id_at:
-            yield heapq.heappop(waiting)
-        ended = ended_at(folder)
-        if ended is not None:
-            heapq.heappush(waiting, (max(ended, id_at), user, folder))
+            yield _next(waiting)
+        found = ended_at(folder)
+        if found is not None:
+            heapq.heappush(waiting, (max(found[0], id_at), found[1], user, folder))
     while waiting:
-        yield heapq.heappop(waiting)
+        yield _next(waiting)
+
+
+def _next(waiting: list[tuple[float, float, str, str]]) -> tuple[float, str, str]:
+    ended, _, user, folder = heapq.heappop(waiting)
+    return ended, user, folder
 
 
 def _by_id(layout: Layout, user: str) -> Iterator[tuple[float, str, str]]:

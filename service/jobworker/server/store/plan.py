@@ -119,9 +119,10 @@ class Plan:
         steady = self._note_now()
         latest = steady + self._ages.furthest
 
-        def ended_at(folder: str) -> float | None:
+        def ended_at(folder: str) -> tuple[float, float] | None:
             written = _written(folder)
-            return None if written is None else latest - self._ages.of(folder, written, steady=steady)
+            # Ages are exact to a second.
+            return None if written is None else (latest - self._ages.of(folder, written, steady=steady), written)
 
         for ended, user, folder in oldest_first(self._layout, users, ended_at):
             if not is_over():

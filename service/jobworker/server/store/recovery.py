@@ -67,6 +67,8 @@ def recover(*, layout: Layout, disk: Disk, boot: str, report: Report) -> Recover
         _read_all(layout, disk, log, machine_died=machine_died, report=report, found=found)
         if machine_died:
             found.lost = [(batch, index) for batch in found.batches for index in batch.recorded.running]
+    if found.stored is None and not any(layout.finished_folders()):
+        found.stored = {}
     found.batches.sort(key=lambda batch: batch.header.accepted_at)
     return found
 

@@ -178,6 +178,7 @@ class Retention(Observer):
 
     def _count(self) -> None:
         """At a small share of a CPU; a close has the next start begin anew."""
+        _quietly(os.unlink, f"{self._layout.data}/stored_bytes")  # of versions before, which kept the sum in it
         found: dict[str, Stored] = {}
         began = self._clock()
         for folder in self._layout.finished_folders():
