@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,12 +45,34 @@ def test_status_tells_people_and_programs_how_the_service_is(root: Jobctl, user:
     facts = {line.partition(":")[0]: line.partition(":")[2].strip() for line in text.splitlines()}
     assert facts["state"] == "SERVING"
     assert facts["jobs"] == "1 running, 0 queued in 1 batches"
-    assert facts["users"] == "alice: 1 running, 0 queued in 1 batches"
+    assert re.fullmatch(r"alice: 1 running, 0 queued in 1 batches, \d+ in 1 stored", facts["users"])
+    assert re.fullmatch(r"\d+ and 4 files in 1 batches", facts["stored"])
     assert facts["configuration"].startswith("generation ")
     assert {"executor", "isolation", "disk", "ca certificate", "server certificate", "followers"} <= facts.keys()
     found = root.json("admin", "status")
     assert (found["state"], found["queuedJobs"], found["users"][0]["user"]) == ("SERVICE_STATE_SERVING", 0, "alice")
     said(user("cancel", batch))
+
+
+def test_a_dry_run_of_retention_says_what_would_be_removed_and_why(root: Jobctl, user: Jobctl) -> None:
+    batch = user.id_of("--", "echo x")
+    said(user("wait", batch))
+    until(lambda: root.json("admin", "status")["unfinishedBatches"] == 0, "it is over")
+    assert said(root("admin", "retention", "--dry-run")).startswith("0 would be removed now")
+
+    def planned() -> list[str]:
+        return said(root("admin", "retention", "--dry-run", "retention.user_stored_bytes=1")).splitlines()
+
+    lines = until(lambda: any(line.startswith(batch) for line in planned()) and planned(), "it is stored")
+    (line,) = [line for line in lines if line.startswith(batch)]
+    assert line.split()[1] == "alice"
+    assert line.endswith("the user's batches take too much")
+    assert "would be removed now; those listed take" in lines[-1]
+    said(root("admin", "retention", "--dry-run", "--max", "1", "-o", "json", "retention.stored_files=1"))
+    found = root.json("admin", "retention", "--dry-run", "retention.stored_files=1")
+    reasons = {removal["correlationId"]: removal["reason"] for removal in found["removals"]}
+    assert reasons[batch] == "RETENTION_REASON_STORED"
+    assert said(user("get", batch))  # it is there as before
 
 
 def test_stop_and_start_say_what_still_runs(root: Jobctl, user: Jobctl) -> None:
@@ -93,6 +116,9 @@ def test_config_is_shown_set_and_unset(root: Jobctl) -> None:
         (("config", "unset", "jobs.runing"), 5, "there is no such key"),
         (("config", "set", "jobs.running"), 2, "is not KEY=VALUE"),
         (("stop", "--deadline", "soon"), 2, "is no duration"),
+        (("retention",), 2, "--dry-run"),
+        (("retention", "--dry-run", "retention.bytes=1"), 5, "retention.bytes: there is no such key"),
+        (("retention", "--dry-run", "jobs.running=1"), 5, "jobs.running: is no key of retention"),
         (("stop", "--deadline", "3s", "--kill"), 2, "cannot be given together"),
     ],
 )

@@ -46,6 +46,9 @@ def until_exact(service: Service, admin: Admin) -> dict[str, Figures]:
     with contextlib.suppress(AssertionError):
         until(lambda: told(admin) == wanted, seconds=20)
     assert told(admin) == wanted
+    figures = scrape(service.metrics_port)
+    shown = [figures.value(f"jobworker_store_{name}") for name in ("batches", "bytes", "files")]
+    assert shown == [sum(column) for column in zip((0, 0, 0), *wanted.values(), strict=True)]
     return wanted
 
 

@@ -89,8 +89,9 @@ def disk(made: dashboard.Dashboard) -> dashboard.Dashboard:
         ),
         graph(
             "Stored",
-            "What batches, results and logs take on the disk.",
+            "What batches, results and logs take on the disk, finished or not; limits.stored_bytes where there is one.",
             Query(f"jobworker_store_bytes{{{SERVICE}}}", "{{instance}}"),
+            Query(f"jobworker_store_limit_bytes{{{SERVICE}}}", "limit of {{instance}}"),
             unit="bytes",
         ),
     ]  # fmt: skip
