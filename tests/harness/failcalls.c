@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum { RECVMSG, SENDMSG, SEND, SOCKET, PIPE2, EPOLL_CTL, MEMFD_CREATE, POSIX_SPAWN, FORK, MKDIR, PIDFD_OPEN, OPENDIR, POLL,
-       CALLS };
+       FALLOCATE64, CALLS };
 
 struct failure {
   int32_t error, left, failed, most;
@@ -108,6 +108,11 @@ int mkdir(const char *path, mode_t mode) {
 DIR *opendir(const char *path) {
   REAL(opendir);
   return fails(OPENDIR) ? NULL : real(path);
+}
+
+int fallocate64(int fd, int mode, off64_t offset, off64_t length) {
+  REAL(fallocate64);
+  return fails(FALLOCATE64) ? -1 : real(fd, mode, offset, length);
 }
 
 int poll(struct pollfd *fds, nfds_t count, int timeout) {

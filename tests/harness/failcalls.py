@@ -11,7 +11,7 @@ from tests.harness.preload import build
 
 _CALLS = (
     "recvmsg", "sendmsg", "send", "socket", "pipe2", "epoll_ctl", "memfd_create", "posix_spawn", "fork", "mkdir",
-    "pidfd_open", "opendir", "poll",
+    "pidfd_open", "opendir", "poll", "fallocate64",
 )  # fmt: skip
 _SIZE = 16
 ALWAYS = -1

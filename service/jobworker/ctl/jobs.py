@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 
 from jobworker.ctl.exits import CtlError
-from jobworker.v1.job_pb2 import OUTPUT_MODE_SEPARATE, OUTPUT_MODE_UNSPECIFIED
+from jobworker.v1.job_pb2 import LOG_POLICY_UNSPECIFIED, OUTPUT_MODE_SEPARATE, OUTPUT_MODE_UNSPECIFIED, LogPolicy
 from jobworker.v1.schedule_pb2 import JobRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from jobworker.ctl.options import OnMore
     from jobworker.ctl.source import Lines
 
 
@@ -27,6 +28,7 @@ class Template:
     stdin: bytes = b""
     timeout_seconds: float | None = None
     separate: bool = False
+    log_policy: OnMore | None = None
 
     def command(self, words: list[str]) -> JobRequest:
         """One argument is a shell command line, several are a program and its arguments."""
@@ -43,6 +45,8 @@ class Template:
             job.timeout.FromTimedelta(timedelta(seconds=self.timeout_seconds))
         if self.separate and job.output == OUTPUT_MODE_UNSPECIFIED:
             job.output = OUTPUT_MODE_SEPARATE
+        if self.log_policy is not None and job.log_policy == LOG_POLICY_UNSPECIFIED:
+            job.log_policy = LogPolicy.Value(f"LOG_POLICY_{self.log_policy.name}")
         return job
 
 

@@ -24,6 +24,14 @@ class OnlyStream(StrEnum):
     STDERR = "stderr"
 
 
+class OnMore(StrEnum):
+    """What becomes of output beyond the limit of a job's logs."""
+
+    END = "end"
+    TRUNCATE_TAIL = "truncate-tail"
+    TRUNCATE_HEAD = "truncate-head"
+
+
 def _seconds(text: str) -> float:
     try:
         return parse_seconds(text)
@@ -99,6 +107,14 @@ CwdOption = Annotated[
 ]
 SeparateOption = Annotated[
     bool, typer.Option("--separate", help="Keep stdout and stderr apart, without the order between them.")
+]
+LogPolicyOption = Annotated[
+    OnMore | None,
+    typer.Option(
+        "--log-policy",
+        help="Of a job that prints more than its log may have: end it, throw the rest away, or keep the last bytes.",
+        show_default=False,
+    ),
 ]
 StdinOption = Annotated[
     Path | None,

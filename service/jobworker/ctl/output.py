@@ -100,7 +100,7 @@ def print_jobs(responses: Iterable[SearchJobResponse]) -> None:
         command = job.command or " ".join(job.argv)
         words = " ".join((f"{job.name}: " if job.name else "", " ".join(command.split()))).strip()
         log = sum(size.bytes for size in job.logs)
-        add_row(rows, str(job.index), _styled(response.result), took(job), format_bytes(log), words)
+        add_row(rows, str(job.index), _styled(response.result), took(job), format_bytes(log) + _dropped(job), words)
     show(rows)
 
 
@@ -202,6 +202,12 @@ def literal(text: str) -> Text:
     from rich.text import Text
 
     return Text(visible(text))
+
+
+def _dropped(job: Job) -> str:
+    """` (9.9G dropped)` behind a log's size, where some of it is gone, or never was in it."""
+    dropped = sum(size.dropped_head_bytes + size.dropped_tail_bytes for size in job.logs)
+    return f" ({format_bytes(dropped)} dropped)" if dropped else ""
 
 
 def _styled(result: str) -> Text:

@@ -42,6 +42,12 @@ class LogSink:
             words = f"bytes {chunk.offset} to {chunk.offset + chunk.gap.length} are gone: {chunk.gap.reason}"
             self._note(f"job {chunk.job_index}: {words}")
             return
+        if chunk.HasField("end") and chunk.end.dropped_bytes:
+            end = chunk.end.total_bytes + chunk.end.dropped_bytes
+            self._note(
+                f"job {chunk.job_index}: bytes {chunk.end.total_bytes} to {end} are gone: "
+                "the job printed more than its log may have"
+            )
         output = self._outputs[is_stderr]
         prefixer = self._prefixers.get(id(output))
         if prefixer is None:

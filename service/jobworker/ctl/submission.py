@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobworker.client import Client
+    from jobworker.ctl.options import OnMore
     from jobworker.v1.schedule_pb2 import JobRequest, JobResponse
 
 
@@ -37,6 +38,7 @@ class Submission:
     env: list[str]
     cwd: str
     separate: bool
+    log_policy: OnMore | None
     stdin: Path | None
     correlation_id: str | None
 
@@ -70,6 +72,7 @@ class Submission:
             stdin=self._input(),
             timeout_seconds=self.timeout_seconds,
             separate=self.separate,
+            log_policy=self.log_policy,
         )
         if self.file is None:
             return [template.command(self.command)]

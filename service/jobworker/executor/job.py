@@ -70,7 +70,7 @@ class Job:
 
     def end(self, *, reason: str, code: Optional[int], signal: Optional[int], ended_ns: int, usage: EndUsage) -> End:
         """For the server."""
-        return {
+        end: End = {
             "id": self.id,
             "reason": reason,
             "detail": self.detail,
@@ -84,6 +84,15 @@ class Job:
             "over": sum([log.over for log in self.logs]),
             "spawn_us": self.spawn_us,
         }
+        if end["over"]:
+            end["dropped_tail"] = [log.over for log in self.logs]
+        punched = [log.punched for log in self.logs]
+        if any(punched):
+            end["dropped_head"] = punched
+        problems = [log.problem for log in self.logs if log.problem]
+        if problems:
+            end["detail"] = "; ".join([self.detail, problems[0]] if self.detail else problems[:1])
+        return end
 
 
 def unstarted(order_id: str, *, reason: str, detail: str, logs: int, ended_ns: int) -> End:

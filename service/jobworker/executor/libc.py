@@ -45,10 +45,15 @@ _POSIX_SPAWN_SETSIGDEF = 0x04  # spawn.h, the same in glibc and musl
 _POSIX_SPAWN_SETSIGMASK = 0x08
 _POSIX_SPAWN_SETSID = 0x80
 
+_FALLOC_FL_KEEP_SIZE = 0x01  # linux/falloc.h
+_FALLOC_FL_PUNCH_HOLE = 0x02
+
 # CDLL lets go of the interpreter's lock during a call, PyDLL keeps it: posix_spawn waits for the child's exec and must
 # not hold up the pump; its preparations are shorter than a change of hands.
 _libc = ctypes.CDLL(None, use_errno=True)
 _brief = ctypes.PyDLL(None)
+# With offsets of 64 bits everywhere: glibc has a function of its own for it, musl has no other.
+_fallocate = getattr(_libc, "fallocate64", None) or _libc.fallocate
 
 
 def unshare(flags: int) -> None:
@@ -105,6 +110,16 @@ def remove_ipc(kind: str, identifier: int) -> None:
     """shmctl(2), msgctl(2) or semctl(2) with IPC_RMID; `kind` is "shm", "msg" or "sem". One that is gone is fine."""
     arguments = [ctypes.c_int(identifier), *([ctypes.c_int(0)] if kind == "sem" else []), ctypes.c_int(0), None]
     getattr(_libc, f"{kind}ctl")(*arguments)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """fallocate(2): the file has no bytes there any more, and is as long as before. Whole blocks alone become free.
+
+    Raises:
+        OSError: EOPNOTSUPP, among others, where the file system cannot.
+    """
+    mode = ctypes.c_int(_FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE)
+    _check("fallocate", _fallocate(ctypes.c_int(fd), mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
 
 
 def syscall(number: int, *arguments: object) -> int:

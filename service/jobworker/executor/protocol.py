@@ -51,7 +51,7 @@ import socket
 from typing import Any, Dict, List, Optional, Sequence, Tuple, TypedDict, Union
 
 VERSION = 1
-FEATURES = ["memfd", "work", "short", "flags"]
+FEATURES = ["memfd", "work", "short", "flags", "log_policy"]
 
 # A datagram must fit SO_SNDBUF (212,992 by default, and the kernel's bookkeeping counts too): unix(7), EMSGSIZE.
 INLINE_BYTES = 60_000
@@ -61,6 +61,11 @@ MEMFD_BYTES = 256 << 20
 CROWDED_RETRY_SECONDS = 0.02
 # What this side or the kernel lacks for a while. ETOOMANYREFS: too many descriptors are in flight (unix(7)).
 SHORT_OF = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)
+
+# What an Order wants done with output beyond its log_bytes. Executors without the feature "log_policy" end the job.
+END_JOB = "end"
+TRUNCATE_TAIL = "truncate_tail"
+TRUNCATE_HEAD = "truncate_head"
 
 # The reasons of an End, as it spells them.
 EXITED = "exited"
@@ -88,9 +93,10 @@ class OrderLimits(TypedDict, total=False):
 
 
 class OrderExtra(TypedDict, total=False):
-    """What servers of the first release do not say."""
+    """What may be left out."""
 
     flag: int  # which byte of the memory of `flags` is set when it is about to be started
+    log_policy: str  # END_JOB where it is not said
 
 
 class Order(OrderExtra):
@@ -106,7 +112,7 @@ class Order(OrderExtra):
     timeout: Optional[float]  # seconds
     grace: float  # seconds between SIGTERM and SIGKILL
     linger: float  # seconds that the output may stay open after the first process ended
-    log_bytes: Optional[int]  # of all logs together
+    log_bytes: Optional[int]  # of all logs together; with TRUNCATE_HEAD an equal part for each
     limits: OrderLimits
 
 
@@ -131,10 +137,12 @@ class EndUsage(TypedDict):
 
 
 class EndExtra(TypedDict, total=False):
-    """What executors of the first release do not say."""
+    """What executors of the first release do not say. The last two are left out where they are all 0."""
 
     spawn_us: int  # what starting its first process took, microseconds
     over: int  # bytes that were printed above the limit, and thrown away
+    dropped_head: List[int]  # per log: of the bytes written the first so many were taken out again (a hole)
+    dropped_tail: List[int]  # per log: so many came after those written, and were thrown away; `over` is their sum
 
 
 class End(EndExtra):

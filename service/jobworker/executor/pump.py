@@ -13,13 +13,20 @@ from collections import deque
 from functools import partial
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
-from .protocol import close_all
+from . import libc
+from .protocol import END_JOB, TRUNCATE_HEAD, close_all
 from .timers import Timers
 
 PIECE_BYTES = 256 << 10
 PIPE_BYTES = 64 << 10  # pipe(7): the default capacity
 FLOOD_PIPE_BYTES = 1 << 20  # fs.pipe-max-size
 _F_SETPIPE_SZ = 1031  # linux/fcntl.h; Python names it from 3.10 on
+
+# Holes begin and end at multiples of it, as blocks do: what was dropped is just what the file system has no bytes for.
+PUNCH_ALIGNMENT = 64 << 10
+# What may come between two punches: a quarter of what is kept, within these.
+LEAST_STEP_BYTES = 128 << 10
+MOST_STEP_BYTES = 1 << 20
 
 _WATCH_AGAIN_SECONDS = 0.1
 
@@ -29,12 +36,18 @@ DISK_FULL = "disk full"
 
 
 class Budget:
-    """What the logs of one job may still take, together; None is without limit. Only the pump changes it."""
+    """What logs may still take, together, until it is to be decided by the policy: those of one job, or with
+    TRUNCATE_HEAD one of them. Without a limit None. Only the pump changes it."""
 
-    __slots__ = ("left",)
+    __slots__ = ("keep", "left", "policy", "step")
 
-    def __init__(self, left: Optional[int]) -> None:
-        self.left = left
+    def __init__(self, log_bytes: Optional[int], policy: str = END_JOB) -> None:
+        self.left = log_bytes
+        self.policy = policy
+        if log_bytes is not None and policy == TRUNCATE_HEAD:
+            self.keep = log_bytes  # of the end, at the least
+            self.step = min(MOST_STEP_BYTES, max(LEAST_STEP_BYTES, log_bytes // 4))
+            self.left = self.keep + self.step
 
 
 class Log:
@@ -51,6 +64,8 @@ class Log:
         "owner",
         "pending",
         "pipe",
+        "problem",
+        "punched",
         "size",
         "taken",
         "trouble",
@@ -68,6 +83,8 @@ class Log:
         self.written = 0
         self.lost = 0  # bytes that the disk would not take
         self.over = 0  # ... and that the limit did not allow
+        self.punched = 0  # of those written: the first so many are a hole by now
+        self.problem = ""  # why there can be none, and all that comes is over the limit
         self.pending = b""  # read, and not yet written since the disk is full
         self.full_since: Optional[float] = None
         self.finish = False  # close it as soon as it is empty, whoever else holds it
@@ -195,12 +212,40 @@ class Pump:
                 log.over += size
             return size
         if left is not None:
-            piece = piece[:left]
-            log.budget.left = left - len(piece)
             if size > left:
-                log.over += size - left
-                self._tell(OVER_LIMIT, log)
+                return self._beyond(log, piece, left)
+            log.budget.left = left - size
         return size if self._write(log, piece) else -1
+
+    def _beyond(self, log: Log, piece: memoryview, left: int) -> int:
+        """As `_move`, of more than the budget has left."""
+        size = len(piece)
+        log.budget.left = 0
+        if log.budget.policy == TRUNCATE_HEAD:
+            if not self._write(log, piece):
+                return -1
+            self._punch(log)
+            return size
+        log.over += size - left
+        if log.budget.policy == END_JOB:
+            self._tell(OVER_LIMIT, log)
+        else:
+            log.trouble = OVER_LIMIT
+        return size if self._write(log, piece[:left]) else -1
+
+    def _punch(self, log: Log) -> None:
+        """Takes out what is older than the last bytes that are to be kept."""
+        budget = log.budget
+        end = (log.written - budget.keep) // PUNCH_ALIGNMENT * PUNCH_ALIGNMENT
+        if end > log.punched:
+            try:
+                libc.punch_hole(log.file, log.punched, end - log.punched)
+            except OSError as error:
+                log.problem = f"its log has the beginning and not the end: no hole can be punched ({error.strerror})"
+                log.trouble = log.trouble or OVER_LIMIT
+                return
+            log.punched = end
+        budget.left = max(0, log.punched + budget.keep + budget.step - log.written)
 
     def _write(self, log: Log, piece: memoryview) -> bool:
         """False: the disk is full, the rest is kept and the pipe is left alone until it was written."""

@@ -132,7 +132,12 @@ class Starter:
 
     def _pipe(self, order: Order, fds: List[int]) -> Tuple[Job, List[int], List[int]]:
         job = Job(order)
-        budget = Budget(order["log_bytes"])
+        log_bytes, policy = order["log_bytes"], order.get("log_policy") or protocol.END_JOB
+        # Of the end each log keeps its part, so that a flood of one pushes nothing out of the other.
+        apart = policy == protocol.TRUNCATE_HEAD
+        if apart and log_bytes is not None:
+            log_bytes = max(1, log_bytes // order["logs"])
+        budget = Budget(log_bytes, policy)
         inputs, files = (fds[:1], fds[1:]) if order["stdin"] else ([], fds)
         outputs: List[int] = []
         pipes: List[int] = []
@@ -143,6 +148,8 @@ class Starter:
                 outputs.append(writing)
                 # Not blocking for the pump alone: the job's end is another open file description.
                 fcntl.fcntl(reading, fcntl.F_SETFL, os.O_NONBLOCK)
+                if apart and job.logs:
+                    budget = Budget(log_bytes, policy)
                 job.logs.append(Log(pipe=reading, file=file, budget=budget, owner=job))
         except OSError:
             close_all(pipes)
@@ -218,7 +225,9 @@ _FIELDS: Dict[str, Tuple[type, ...]] = {
     "log_bytes": (int, type(None)),
     "limits": (dict,),
     "flag": (int, type(None)),
+    "log_policy": (str, type(None)),
 }
+_POLICIES = (None, protocol.END_JOB, protocol.TRUNCATE_TAIL, protocol.TRUNCATE_HEAD)
 
 
 _TEXT = frozenset((str,))
@@ -236,6 +245,8 @@ def _check(order: Order) -> None:
         _good_shapes.add(shape)
     if order["logs"] not in (1, 2):
         raise Malformed("an order has one log or two")
+    if order.get("log_policy") not in _POLICIES:
+        raise Malformed(f"an order's log_policy {order['log_policy']!r} is not known")
     if not _TEXT.issuperset(map(type, order["argv"])):
         raise Malformed("an order's argv holds something that is no text")
     if not _TEXT.issuperset(map(type, order["env"].values())):

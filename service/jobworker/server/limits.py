@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobworker.server.model import LogPolicy
 from jobworker.server.rest.server import RestLimits
 from jobworker.server.rpc.connections import ConnectionLimits
 from jobworker.server.rpc.server import StreamLimits
@@ -35,6 +36,7 @@ def run_settings(settings: Settings, traces: Traces) -> RunSettings:
         grace_seconds=jobs.grace_seconds,
         linger_seconds=jobs.linger_seconds,
         log_bytes=jobs.log_bytes,
+        log_policy=LogPolicy[jobs.log_policy.upper()],
         sampled=traces.tells_sampled,
     )
 

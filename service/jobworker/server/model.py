@@ -83,6 +83,14 @@ class OutputMode(IntEnum):
         return (LogStream.MERGED,) if self is OutputMode.MERGED else (LogStream.STDOUT, LogStream.STDERR)
 
 
+class LogPolicy(IntEnum):
+    """What becomes of output beyond the limit of a job's logs."""
+
+    END = 1
+    TRUNCATE_TAIL = 2
+    TRUNCATE_HEAD = 3
+
+
 class BatchState(IntEnum):
     """Where a batch is."""
 
@@ -123,6 +131,7 @@ class JobSpec:
     limits: Limits = Limits()
     output: OutputMode = OutputMode.MERGED
     name: str = ""
+    log_policy: LogPolicy | None = None  # the service's default
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +174,12 @@ class Usage:
 class JobEnd:
     """The end of a job. At most one of exit_code and signal; neither where none was seen (then `waited` is False,
     but for a job that was never started, which has no exit to see). Times are Unix nanoseconds.
-    `log_bytes` has one entry for each stream of the job's output mode, in that order.
+    `log_bytes` has one entry for each stream of the job's output mode, in that order. So have `dropped_head`, how many
+    of these bytes, the first, are gone (LogPolicy.TRUNCATE_HEAD), and `dropped_tail`, how many came after them and were
+    thrown away; empty is all 0, and of a job whose end nobody saw `dropped_tail` is not known.
 
     The last three are told by the executor and not kept on disk: unknown (None, 0) where it did not say, or the end was
-    read back. `lost_bytes` the disk would not take, `over_bytes` were printed above the limit and thrown away.
+    read back. `lost_bytes` the disk would not take, `over_bytes` were dropped since they exceeded the limit.
     """
 
     state: JobState
@@ -181,9 +192,24 @@ class JobEnd:
     ended_at: int | None = None
     usage: Usage | None = None
     log_bytes: tuple[int, ...] = ()
+    dropped_head: tuple[int, ...] = ()
+    dropped_tail: tuple[int, ...] = ()
     spawn_us: int | None = field(default=None, compare=False)
     lost_bytes: int = field(default=0, compare=False)
     over_bytes: int = field(default=0, compare=False)
+
+    @property
+    def stored_log_bytes(self) -> int:
+        """What its logs take on the disk: their lengths without what was dropped of them again."""
+        return sum(self.log_bytes) - sum(self.dropped_head)
+
+    def dropped(self, stream: LogStream) -> tuple[int, int]:
+        """Of one log: dropped_head and dropped_tail."""
+        at = stream is LogStream.STDERR  # the second of two
+        return (
+            self.dropped_head[at] if len(self.dropped_head) > at else 0,
+            self.dropped_tail[at] if len(self.dropped_tail) > at else 0,
+        )
 
     def words(self) -> str:
         """`FAILED (exit code 3)`, `FAILED (signal 9, SIGKILL)`, `LOST (executor lost)`."""

@@ -32,6 +32,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
     env: o.EnvOption = None,
     cwd: o.CwdOption = "",
     separate: o.SeparateOption = False,
+    log_policy: o.LogPolicyOption = None,
     stdin: o.StdinOption = None,
     correlation_id: o.NameIdOption = None,
     prefix: o.PrefixOption = None,
@@ -65,6 +66,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
             env=env or [],
             cwd=cwd,
             separate=separate,
+            log_policy=log_policy,
             stdin=stdin,
             correlation_id=correlation_id,
         )

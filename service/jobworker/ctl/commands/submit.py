@@ -19,6 +19,7 @@ def submit(  # noqa: PLR0917 - typer passes options by name
     env: o.EnvOption = None,
     cwd: o.CwdOption = "",
     separate: o.SeparateOption = False,
+    log_policy: o.LogPolicyOption = None,
     stdin: o.StdinOption = None,
     correlation_id: o.NameIdOption = None,
     output: o.FormOption = o.Form.TABLE,
@@ -51,6 +52,7 @@ def submit(  # noqa: PLR0917 - typer passes options by name
             env=env or [],
             cwd=cwd,
             separate=separate,
+            log_policy=log_policy,
             stdin=stdin,
             correlation_id=correlation_id,
         )

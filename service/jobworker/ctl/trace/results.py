@@ -110,6 +110,8 @@ def _of_end(d: dict[str, Any], index: int, start: Moment | None, source: str) ->
     at = d.get("ended") or began
     if isinstance(at, int):
         fields = {"state": state, "reason": reason, "log_bytes": sum(d.get("logs", ()))}
+        dropped = sum((*d.get("dropped_head", ()), *d.get("dropped_tail", ())))
+        fields |= {"dropped_bytes": dropped} if dropped else {}
         fields |= {name: d[key] for key, name in (("code", "exit_code"), ("signal", "signal")) if key in d}
         if isinstance(began, int):
             fields["seconds"] = round((at - began) / 1e9, 6)

@@ -197,7 +197,13 @@ class Jobs(_Section):
         1, description="How long output may stay open once a job's first process has ended.", json_schema_extra=LIVE
     )
     log_bytes: Annotated[Bytes | None, OrNone] = Field(
-        64 << 30, description="What one job may print at the most.", json_schema_extra=LIVE
+        64 << 30, description="What the logs of one job may have at the most.", json_schema_extra=LIVE
+    )
+    log_policy: Literal["end", "truncate_tail", "truncate_head"] = Field(
+        "end",
+        description="What becomes of a job that prints more, where it does not say. end: it ends. truncate_tail: the "
+        "rest is thrown away. truncate_head: the last bytes are kept, and older ones given back to the disk.",
+        json_schema_extra=LIVE,
     )
     path: Annotated[str | None, OrNone] = Field(
         None, description="The jobs' PATH, where the executor's default does not do.", json_schema_extra=RESTART

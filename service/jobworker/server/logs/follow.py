@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-GAP_REASON = "these bytes did not reach the disk before the machine stopped"
+LOST_REASON = "these bytes did not reach the disk before the machine stopped"
+DROPPED_REASON = "the job printed more than its log may have, which keeps the end"
 
 
 class Follow(Generic[T]):
-    """A log being followed. `limit` is where data ends: None while the job runs and more may come."""
+    """A log being followed. `limit` is where data ends: None while the job runs and more may come. `first` is where it
+    begins, if that is recorded."""
 
     def __init__(self, *, files: LogFiles, form: Form[T], index: int, stream: LogStream) -> None:
         self._files = files
@@ -31,6 +33,7 @@ class Follow(Generic[T]):
         self.offset = 0
         self.wake: Callable[[], None] = _nobody
         self.file: LogFile | None = None
+        self.first = 0
         self.limit: int | None = None
         self.end: JobEnd | None = None
         self.done = False
@@ -40,6 +43,7 @@ class Follow(Generic[T]):
         """The job is final: `total_bytes` is all there will be."""
         self.end = end
         self.limit = total_bytes
+        self.first = min(total_bytes, end.dropped(self.stream)[0])
 
     def step(self) -> T | None:
         """The next piece; None when there is none now: `more` then says whether to ask again at once.
@@ -47,6 +51,8 @@ class Follow(Generic[T]):
         Raises:
             BlockingIOError: the next bytes are not in memory: take `step_cold`.
         """
+        if self.offset < self.first:
+            return self._gap(self.first, DROPPED_REASON)
         want = self._want()
         if want:
             count = self.file.read(self.offset, self._files.buffer[:want]) if self.file else 0
@@ -87,19 +93,23 @@ class Follow(Generic[T]):
         if hole is not None:
             begin, end = hole
             if begin == offset:
-                self.offset = end
-                return self._form.gap(self.index, self.stream, offset, end - offset, GAP_REASON)
+                # While a job runs its machine does, so that no byte was lost.
+                reason = DROPPED_REASON if self.end is None else LOST_REASON
+                return self._gap(end if self.limit is None else min(end, self.limit), reason)
             view = view[: begin - offset]
         self.offset += len(view)
         self._files.sent_bytes += len(view)
         return self._form.data(self.index, self.stream, offset, view)
 
+    def _gap(self, end: int, reason: str) -> T:
+        offset, self.offset = self.offset, end
+        return self._form.gap(self.index, self.stream, offset, end - offset, reason)
+
     def _beyond_data(self, *, short: bool) -> T | None:
         if self.limit is None:
             return None
         if short and self.end is not None:  # the file is shorter than recorded
-            offset, self.offset = self.offset, self.limit
-            return self._form.gap(self.index, self.stream, offset, self.limit - offset, GAP_REASON)
+            return self._gap(self.limit, LOST_REASON)
         self.done = True
         if self.end is None:
             return None

@@ -62,17 +62,19 @@ class LogFile:
             return os.preadv(self._descriptor, [view], offset)
 
     def hole(self, begin: int, stop: int) -> tuple[int, int] | None:
-        """The first part of [begin, stop) that a power failure took; None: there is none. It was noted when the service
-        started, or the file system has no bytes for it."""
+        """The first part of the log that is gone, and begins in [begin, stop) or holds `begin`; it may end beyond `stop`.
+        None: there is none. The file system has no bytes for it, or it was noted when the service started after a power
+        failure. Look after reading: more may be dropped at any time while the job runs."""
         found = self._sparse(begin, stop)
         for at, end in self._gaps:
             if end > begin and at < min(stop, found[0] if found else stop):
-                return max(at, begin), min(end, stop)
+                return max(at, begin), end
         return found
 
     def _sparse(self, begin: int, stop: int) -> tuple[int, int] | None:
-        """Logs are written one byte after another, so a hole is what a power failure took: the length was on disk, and
-        the bytes were not. Read, they would be NUL. lseek(2), SEEK_HOLE: a file system that cannot tell has none.
+        """Logs are written one byte after another, so a hole is what was dropped to keep the end, or what a power failure
+        took: the length was on disk, and the bytes were not. Read, they would be NUL. lseek(2), SEEK_HOLE: a file
+        system that cannot tell has none.
         """
         try:
             found = os.lseek(self._descriptor, begin, os.SEEK_HOLE)
@@ -83,10 +85,10 @@ class LogFile:
             except OSError as error:
                 if error.errno != errno.ENXIO:  # it reaches to the end of the file
                     raise
-                end = stop
+                end = self.size
         except OSError:
             return None
-        return found, min(end, stop)
+        return found, end
 
     async def read_cold(self, offset: int, length: int) -> bytes:
         """Reads at most `length` bytes in a thread; empty at the end."""

@@ -13,11 +13,13 @@ _BLOCK_BYTES = 1 << 16
 
 async def start_of_last_lines(file: LogFile, size: int, lines: int) -> int:
     """The offset at which the last `lines` lines of the first `size` bytes begin. What follows the last newline is a
-    line too; 0 when there are fewer."""
+    line too; 0 when there are fewer, as far as its bytes are there."""
     end = size
     missing = lines
-    while end:
-        start = max(0, end - _BLOCK_BYTES)
+    hole = file.hole(0, 1)  # a log that keeps its end alone
+    first = 0 if hole is None else hole[1]
+    while end > first:
+        start = max(first, end - _BLOCK_BYTES)
         block = await file.read_cold(start, end - start)
         stop = len(block)
         if end == size and block.endswith(b"\n"):

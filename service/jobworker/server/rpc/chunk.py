@@ -47,7 +47,10 @@ class Chunks:
     def end(self, index: int, stream: LogStream, total_bytes: int, end: JobEnd) -> bytes:
         """The log is complete."""
         message = query_pb2.LogEnd(
-            total_bytes=total_bytes, state=JobState.ValueType(end.state), end_reason=EndReason.ValueType(end.reason)
+            total_bytes=total_bytes,
+            state=JobState.ValueType(end.state),
+            end_reason=EndReason.ValueType(end.reason),
+            dropped_bytes=end.dropped(stream)[1],
         )
         if end.exit_code is not None:
             message.exit_code = end.exit_code

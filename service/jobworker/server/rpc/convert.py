@@ -3,7 +3,6 @@ the service is validated by those who act on it; here only what cannot be said i
 
 from __future__ import annotations
 
-import os
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,11 +14,13 @@ from jobworker.server.model import (
     JobSpec,
     JobState,
     Limits,
+    LogPolicy,
     LogStream,
     OutputMode,
     Usage,
 )
 from jobworker.server.scheduling.validate import MAX_LABELS, MAX_STRINGS
+from jobworker.server.store.logsize import log_size
 from jobworker.v1 import job_pb2, schedule_pb2
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ def job_spec(request: schedule_pb2.JobRequest, path: str) -> JobSpec:
         output = OutputMode(request.output or OutputMode.MERGED)
     except ValueError:
         raise invalid(f"{path}output", f"{request.output} is not an output mode") from None
+    try:
+        policy = LogPolicy(request.log_policy) if request.log_policy else None
+    except ValueError:
+        raise invalid(f"{path}log_policy", f"{request.log_policy} is not a log policy") from None
     return JobSpec(
         command=request.command,
         argv=tuple(argv),
@@ -103,6 +108,7 @@ def job_spec(request: schedule_pb2.JobRequest, path: str) -> JobSpec:
         limits=_limits(request.limits, path) if request.HasField("limits") else Limits(),
         output=output,
         name=request.name,
+        log_policy=policy,
     )
 
 
@@ -150,9 +156,7 @@ def job(view: BatchView, one: JobView) -> job_pb2.Job:
         command=one.spec.command,
         argv=one.spec.argv,
         state=job_pb2.JobState.ValueType(one.state),
-        logs=[
-            job_pb2.LogSize(stream=job_pb2.LogStream.ValueType(which), bytes=size) for which, size in _sizes(view, one)
-        ],
+        logs=[_log_size(view, one, at, which) for at, which in enumerate(one.spec.output.streams)],
     )
     ended_at = None if one.end is None else one.end.ended_at
     _put_times(message, _in_order(view.header.accepted_at, one.started_at, ended_at))
@@ -223,15 +227,11 @@ def _usage(usage: Usage) -> job_pb2.Usage:
     return message
 
 
-def _sizes(view: BatchView, one: JobView) -> list[tuple[LogStream, int]]:
-    streams = one.spec.output.streams
-    if one.end is not None:
-        return list(zip(streams, one.end.log_bytes or (0,) * len(streams), strict=False))
-    return [(which, _size(view.log_path(one.index, which))) for which in streams]
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
+def _log_size(view: BatchView, one: JobView, at: int, stream: LogStream) -> job_pb2.LogSize:
+    message = job_pb2.LogSize(stream=job_pb2.LogStream.ValueType(stream))
+    if one.end is None:
+        message.bytes, message.dropped_head_bytes = log_size(view.log_path(one.index, stream))
+    elif at < len(one.end.log_bytes):
+        message.bytes = one.end.log_bytes[at]
+        message.dropped_head_bytes, message.dropped_tail_bytes = one.end.dropped(stream)
+    return message

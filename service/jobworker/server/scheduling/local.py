@@ -14,7 +14,7 @@ from collections import deque
 from typing import Any
 
 from jobworker.executor import protocol
-from jobworker.server.model import JobEnd
+from jobworker.server.model import JobEnd, LogPolicy
 from jobworker.server.scheduling import translate
 from jobworker.server.scheduling.startflags import StartFlags
 from jobworker.server.scheduling.worker import Attached, Listener, Order, Short
@@ -50,6 +50,7 @@ class LocalWorker:
         self._never_started: set[str] = set()  # by executors before, and not taken back yet
         self._outbox: deque[tuple[protocol.Message, list[int]]] = deque()
         self._waiting = False
+        self._said_no_policies = False  # of this connection
         self._acks: list[str] = []
         self.stopping = asyncio.Event()  # it ends its jobs, and then itself
         self.gone = asyncio.Event()  # there is no connection
@@ -64,6 +65,7 @@ class LocalWorker:
         taken over as well (admission.py)."""
         self.close()
         self._socket = sock
+        self._said_no_policies = False
         self.stopping.clear()
         self.gone.clear()
         self._connection = protocol.Connection(sock)
@@ -92,6 +94,9 @@ class LocalWorker:
             if len(fds) + 3 > protocol.DESCRIPTORS:
                 self._send({"m": "start", "epoch": self.epoch, "orders": message}, fds)
                 message, fds = [], []
+            if order.log_policy is not LogPolicy.END and not self._knows("log_policy"):
+                self._say_no_policies()
+                order.log_policy = LogPolicy.END
             message.append(translate.order(order, None if self._flags is None else self._flags.give(order.id)))
             if order.stdin is not None:
                 fds.append(order.stdin)
@@ -122,17 +127,21 @@ class LocalWorker:
             self._attach()
 
     def over(self, correlation_id: str) -> None:
-        if self._live and self._keeps_work:
+        if self._live and self._knows("work"):
             self._send({"m": "over", "batches": [correlation_id]})
 
     def unfinished(self, correlation_ids: list[str]) -> None:
-        if self._live and self._keeps_work:
+        if self._live and self._knows("work"):
             self._send({"m": "batches", "ids": correlation_ids})
 
-    @property
-    def _keeps_work(self) -> bool:
-        """An executor of the release before has no work folders, and complains of messages that it does not know."""
-        return self._hello is not None and "work" in self._hello["features"]
+    def _knows(self, feature: str) -> bool:
+        """An executor of the release before lacks some, and complains of messages that it does not know."""
+        return self._hello is not None and feature in self._hello["features"]
+
+    def _say_no_policies(self) -> None:
+        if not self._said_no_policies:
+            self._said_no_policies = True
+            self._log.warning("the executor is of the release before: of log policies it knows `end` alone")
 
     def _send_acks(self) -> None:
         ids, self._acks = self._acks, []
@@ -230,7 +239,8 @@ class LocalWorker:
         elif kind == "started":
             self._listener.started([(j["id"], j["started"]) for j in message["jobs"]])
         elif kind == "ended":
-            self._listener.ended([(e["id"], translate.end(e)) for e in message["jobs"]])
+            knows = self._knows("log_policy")
+            self._listener.ended([(e["id"], translate.end(e, knows_policies=knows)) for e in message["jobs"]])
         elif kind == "stopping":
             # It takes no more orders, and has yet to tell the ends of its jobs; or its supervisor says that it is gone.
             self._log.info("the executor stops")
@@ -244,7 +254,8 @@ class LocalWorker:
     def _take_snapshot(self, part: protocol.Message) -> None:
         self._waiting_ids.update(part.get("waiting", ()))
         self._running.update({j["id"]: j["started"] for j in part["running"]})
-        self._ended.update({e["id"]: translate.end(e) for e in part["ended"]})
+        knows = self._knows("log_policy")
+        self._ended.update({e["id"]: translate.end(e, knows_policies=knows) for e in part["ended"]})
         if part["last"]:
             self._attached()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ from jobworker.server.errors import DamagedError
 from jobworker.server.model import EndReason, JobEnd, JobState
 from jobworker.server.slices import Slices
 from jobworker.server.store.active import ActiveBatch
+from jobworker.server.store.logsize import log_size
 from jobworker.server.telemetry.log import Log
 
 _JOBS_AT_ONCE = 20  # each reads a line, and asks how long a file is
@@ -40,19 +40,16 @@ async def lose(
 
 def lost_end(batch: ActiveBatch, index: int, *, reason: EndReason, at: int) -> JobEnd:
     """LOST, with what is known: its start, and its logs as long as they are. `at` in Unix nanoseconds."""
-    sizes = []
     try:
-        for stream in batch.reader.spec(index).output.streams:
-            try:
-                sizes.append(os.stat(batch.log_path(index, stream)).st_size)
-            except FileNotFoundError:
-                sizes.append(0)
+        streams = batch.reader.spec(index).output.streams
+        sizes = [log_size(batch.log_path(index, stream)) for stream in streams]
     except DamagedError:
-        sizes = [0]
+        sizes = [(0, 0)]
     return JobEnd(
         state=JobState.LOST,
         reason=reason,
         started_at=batch.recorded.started.get(index),
         ended_at=at,
-        log_bytes=tuple(sizes),
+        log_bytes=tuple(size for size, _ in sizes),
+        dropped_head=tuple(head for _, head in sizes) if any(head for _, head in sizes) else (),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jobworker.server.errors import DamagedError
 from jobworker.server.ids import CorrelationId
-from jobworker.server.model import EndReason
+from jobworker.server.model import EndReason, LogPolicy
 from jobworker.server.scheduling.worker import Order
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.telemetry.tracecontext import job_traceparent
@@ -23,6 +23,7 @@ class RunSettings:
     grace_seconds: float
     linger_seconds: float
     log_bytes: int | None
+    log_policy: LogPolicy = LogPolicy.END
     sampled: Callable[[CorrelationId], bool] = lambda _: True  # whether a batch's trace is kept
 
 
@@ -71,6 +72,7 @@ def make_order(batch: ActiveBatch, index: int, settings: RunSettings) -> Order:
         log_bytes=_least(spec.limits.log_bytes, settings.log_bytes),
         logs=opened,
         stdin=stdin,
+        log_policy=spec.log_policy or settings.log_policy,
     )
 
 

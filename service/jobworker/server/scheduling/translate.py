@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobworker.executor import protocol
-from jobworker.server.model import EndReason, JobEnd, JobState, Usage
+from jobworker.server.model import EndReason, JobEnd, JobState, LogPolicy, Usage
 from jobworker.server.scheduling.worker import Order
 
 _ENDS: dict[str, tuple[JobState, EndReason]] = {
@@ -53,11 +53,13 @@ def order(order: Order, flag: int | None) -> protocol.Order:
     }
     if flag is not None:
         wire["flag"] = flag
+    if order.log_policy is not LogPolicy.END:
+        wire["log_policy"] = order.log_policy.name.lower()
     return wire
 
 
-def end(end: dict[str, Any]) -> JobEnd:
-    """An end as the executor tells it."""
+def end(end: dict[str, Any], *, knows_policies: bool = True) -> JobEnd:
+    """An end as the executor tells it, which is of the release before if it does not know log policies."""
     state, reason = _ENDS.get(end["reason"], _UNKNOWN_END)
     if reason is EndReason.EXITED and end["code"] == 0:
         state = JobState.SUCCEEDED
@@ -67,6 +69,8 @@ def end(end: dict[str, Any]) -> JobEnd:
     detail = end["detail"]
     if end["lost"]:
         detail = f"{detail}; {end['lost']} bytes of output were lost".lstrip("; ")
+    if reason is EndReason.LOG_LIMIT and not knows_policies:
+        detail = f"{detail}; an executor of the release before knows no log policy but `end`"
     return JobEnd(
         state=state,
         reason=reason,
@@ -87,7 +91,9 @@ def end(end: dict[str, Any]) -> JobEnd:
             involuntary_switches=u["involuntary"],
         ),
         log_bytes=tuple(end["logs"]),
+        dropped_head=(head := tuple(end.get("dropped_head", ()))),
+        dropped_tail=tuple(end.get("dropped_tail", ())),
         spawn_us=end.get("spawn_us"),  # the executor of the release before says neither this nor `over`
         lost_bytes=end["lost"],
-        over_bytes=end.get("over", 0),
+        over_bytes=end.get("over", 0) + sum(head),
     )

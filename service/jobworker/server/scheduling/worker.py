@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobworker.server.model import JobEnd, JobSpec
+from jobworker.server.model import JobEnd, JobSpec, LogPolicy
 
 
 @dataclass(slots=True)
@@ -24,6 +24,7 @@ class Order:
     log_bytes: int | None
     logs: list[int]
     stdin: int | None
+    log_policy: LogPolicy = LogPolicy.END
 
 
 @dataclass(frozen=True, slots=True)

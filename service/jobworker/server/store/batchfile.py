@@ -17,7 +17,7 @@ from typing import Any
 
 from jobworker.server.errors import DamagedError
 from jobworker.server.ids import CorrelationId
-from jobworker.server.model import BatchHeader, BatchOptions, JobSpec, Limits, OutputMode
+from jobworker.server.model import BatchHeader, BatchOptions, JobSpec, Limits, LogPolicy, OutputMode
 from jobworker.server.store.disk import Disk
 from jobworker.server.store.layout import BATCH
 
@@ -28,7 +28,7 @@ _WRITE_BYTES = 1 << 18
 SMALL_BYTES = 1 << 16
 
 
-def encode_spec(spec: JobSpec) -> bytes:
+def encode_spec(spec: JobSpec) -> bytes:  # noqa: C901 - a question for each field: a loop costs each job more
     """A job's line; what is at its default is left out."""
     line: dict[str, Any] = {}
     if spec.command:
@@ -49,6 +49,8 @@ def encode_spec(spec: JobSpec) -> bytes:
         line["output"] = spec.output
     if spec.name:
         line["name"] = spec.name
+    if spec.log_policy is not None:
+        line["log_policy"] = spec.log_policy
     return _encode(line).encode() + b"\n"
 
 
@@ -68,6 +70,7 @@ def decode_spec(line: bytes) -> JobSpec:
         limits=Limits(**d["limits"]) if "limits" in d else _NO_LIMITS,
         output=OutputMode(d.get("output", OutputMode.MERGED)),
         name=d.get("name", ""),
+        log_policy=LogPolicy(d["log_policy"]) if "log_policy" in d else None,
     )
 
 

@@ -84,6 +84,10 @@ def end_line(job: int, end: JobEnd) -> bytes:
         peak = b"null" if u.peak_memory_bytes is None else b"%d" % u.peak_memory_bytes
         numbers = (u.read_bytes, u.written_bytes, u.voluntary_switches, u.involuntary_switches)
         line += b',"usage":[%d,%d,%b,%d,%d,%d,%d]' % (u.user_us, u.system_us, peak, *numbers)
+    if end.dropped_head:
+        line += b',"dropped_head":[%b]' % b",".join(b"%d" % size for size in end.dropped_head)
+    if end.dropped_tail:
+        line += b',"dropped_tail":[%b]' % b",".join(b"%d" % size for size in end.dropped_tail)
     return line + b',"logs":[%b]}\n' % b",".join(b"%d" % size for size in end.log_bytes)
 
 
@@ -113,6 +117,8 @@ def decode_end(d: dict[str, Any]) -> JobEnd:
         ended_at=d.get("ended"),
         usage=Usage(*usage) if usage else None,
         log_bytes=tuple(d.get("logs", ())),
+        dropped_head=tuple(d.get("dropped_head", ())),
+        dropped_tail=tuple(d.get("dropped_tail", ())),
     )
 
 
