@@ -82,9 +82,7 @@ def test_a_flood_leaves_the_disk_within_the_limit_at_all_times(plain: Executor, 
 @pytest.mark.parametrize("limit", [1, 1000, 65_536, 300_000])
 def test_the_end_that_is_kept_is_exact(executor: Executor, limit: int) -> None:
     count = 300_000
-    (name,) = executor.give(
-        executor.order(f"seq -f %09.0f 0 {count - 1}", log_bytes=limit, log_policy="truncate_head")
-    )
+    (name,) = executor.give(executor.order(f"seq -f %09.0f 0 {count - 1}", log_bytes=limit, log_policy="truncate_head"))
     end = executor.end(name)
     assert (end["code"], end["logs"]) == (0, [10 * count])
     (head,) = end["dropped_head"]

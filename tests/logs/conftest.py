@@ -29,6 +29,7 @@ class Piece:
     data: bytes = b""
     length: int = 0
     end: JobEnd | None = None
+    reason: str = ""
 
 
 class Pieces:
@@ -38,7 +39,7 @@ class Pieces:
         return Piece("data", index, stream, offset, bytes(view), len(view))
 
     def gap(self, index: int, stream: LogStream, offset: int, length: int, reason: str) -> Piece:
-        return Piece("gap", index, stream, offset, length=length)
+        return Piece("gap", index, stream, offset, length=length, reason=reason)
 
     def end(self, index: int, stream: LogStream, total_bytes: int, end: JobEnd) -> Piece:
         return Piece("end", index, stream, total_bytes, end=end)

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from jobworker.executor import libc
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import (
     BatchHeader,
@@ -111,7 +112,20 @@ class LiveBatch:
         with open(self.log_path(index, stream), "ab", buffering=0) as file:
             file.write(data)
 
-    def end(self, index: int, *, exit_code: int = 0, log_bytes: tuple[int, ...] | None = None) -> None:
+    def punch(self, index: int, size: int) -> None:
+        """The executor takes so many bytes out again, the first of its first log."""
+        with open(self.log_path(index, self._jobs[index].spec.output.streams[0]), "r+b") as file:
+            libc.punch_hole(file.fileno(), 0, size)
+
+    def end(
+        self,
+        index: int,
+        *,
+        exit_code: int = 0,
+        log_bytes: tuple[int, ...] | None = None,
+        dropped_head: tuple[int, ...] = (),
+        dropped_tail: tuple[int, ...] = (),
+    ) -> None:
         """The job ends by itself; its logs are as long as their files unless `log_bytes` says otherwise."""
         streams = self._jobs[index].spec.output.streams
         sizes = log_bytes or tuple(os.stat(self.log_path(index, stream)).st_size for stream in streams)
@@ -126,6 +140,8 @@ class LiveBatch:
                 started_at=NOW_NS,
                 ended_at=NOW_NS + 1,
                 log_bytes=sizes,
+                dropped_head=dropped_head,
+                dropped_tail=dropped_tail,
             ),
         )
 

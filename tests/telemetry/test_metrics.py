@@ -104,6 +104,21 @@ def test_what_a_log_limit_throws_away_is_counted(own: Service) -> None:
     assert grown(before, after, "jobworker_log_dropped_bytes_total", reason="disk_full") == 0
 
 
+@pytest.mark.parametrize("policy", [job_pb2.LOG_POLICY_TRUNCATE_TAIL, job_pb2.LOG_POLICY_TRUNCATE_HEAD])
+def test_what_a_log_policy_drops_is_counted_to_the_byte(own: Service, policy: job_pb2.LogPolicy) -> None:
+    api, before = own.api(), scrape(own.metrics_port)
+    command, limits = "head -c 5000000 /dev/zero", job_pb2.Limits(log_bytes=1000)
+    batch = api.submit(schedule_pb2.JobRequest(command=command, limits=limits, log_policy=policy))
+    api.wait(batch)
+    (size,) = api.jobs(batch)[0].logs
+    dropped = size.dropped_head_bytes + size.dropped_tail_bytes
+    assert dropped > 0
+    assert size.bytes + size.dropped_tail_bytes == 5_000_000
+    after = settled(own, before, 1)
+    assert grown(before, after, "jobworker_log_written_bytes_total") == size.bytes
+    assert grown(before, after, "jobworker_log_dropped_bytes_total", reason="log_limit") == dropped
+
+
 def test_bytes_sent_to_followers_are_counted_and_followers_while_they_are_there(own: Service, scratch: Path) -> None:
     api, before = own.api(), scrape(own.metrics_port)
     go = scratch / "go"
