@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -26,7 +27,7 @@ class Sampled:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
-    def __enter__(self) -> Sampled:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -110,13 +111,19 @@ def test_the_beginning_is_kept_of_both_outputs_together(plain: Executor) -> None
 
 
 def test_of_the_end_each_output_keeps_its_half(plain: Executor) -> None:
-    order = plain.order("echo the first >&2; head -c 40000000 /dev/zero; echo the last >&2", separate=True)
-    (name,) = plain.give({**order, "log_bytes": 4 * MiB, "log_policy": "truncate_head"})
+    half = 2 * MiB
+    most = half + half // 4 + PIECE_BYTES + PUNCH_ALIGNMENT
+    command = "echo the first >&2; head -c 40000000 /dev/zero; echo the last >&2; sleep 0.2"
+    # Then the other one is at its limit, and the first goes on: each has its own.
+    order = plain.order(
+        f"{command}; head -c 1300000 /dev/zero >&2; sleep 0.2; head -c 1200000 /dev/zero", separate=True
+    )
+    (name,) = plain.give({**order, "log_bytes": 2 * half, "log_policy": "truncate_head"})
     end = plain.end(name)
-    assert plain.log(name, 1) == b"the first\nthe last\n"
+    assert plain.log(name, 1) == b"the first\nthe last\n" + bytes(1_300_000)
     head, none = end["dropped_head"]
-    assert (end["logs"], none) == ([40_000_000, 19], 0)
-    assert 2 * MiB <= 40_000_000 - head <= 2 * MiB + SLACK_BYTES
+    assert (end["logs"], none) == ([41_200_000, 1_300_019], 0)
+    assert half <= 41_200_000 - head <= most
 
 
 def test_a_log_without_a_limit_is_whole_whatever_the_policy(plain: Executor) -> None:
