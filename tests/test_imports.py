@@ -63,6 +63,7 @@ LAW: dict[str, set[str]] = {
     },
     "server/limits": {
         "server.config", "server.rest", "server.rpc", "server.scheduling", "server.store", "server.telemetry",
+        "server/model",
     },
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",

@@ -76,6 +76,7 @@ BAD_JOBS: dict[str, tuple[schedule_pb2.JobRequest, str]] = {
     "limits.file size": (limits(file_size_bytes=2**63), "limits.file_size_bytes"),
     "limits.log": (limits(log_bytes=2**63), "limits.log_bytes"),
     "an output mode of the future": (request(output=99), "output"),  # type: ignore[arg-type]
+    "a log policy of the future": (request(log_policy=99), "log_policy"),  # type: ignore[arg-type]
     "a name that is too long": (request(name="n" * 256), "name"),
     "a name of several lines": (request(name="one\ntwo"), "name"),
     "a batch's name that is too long": (options(name="n" * 256), "batch.name"),

@@ -38,6 +38,7 @@ requests = st.builds(
         log_bytes=u64,
     ),
     output=st.integers(0, 3),
+    log_policy=st.integers(0, 4),
     name=texts,
     batch=st.none()
     | st.builds(

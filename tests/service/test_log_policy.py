@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from jobworker.executor.pump import LEAST_STEP_BYTES, PIECE_BYTES, PUNCH_ALIGNMENT
@@ -224,15 +223,6 @@ def test_separate_outputs_keep_their_ends_apart(alice: Api) -> None:
     assert LIMIT // 2 <= out.bytes - out.dropped_head_bytes <= LIMIT // 2 + SLACK_BYTES
     assert (error.bytes, error.dropped_head_bytes) == (11, 0)
     assert alice.log(batch, stream=job_pb2.LOG_STREAM_STDERR) == b"first\nlast\n"
-
-
-def test_a_policy_that_does_not_exist_is_refused_with_its_field(alice: Api) -> None:
-    job = request("true")
-    job.log_policy = 9  # type: ignore[assignment]
-    with pytest.raises(grpc.RpcError) as refused:
-        alice.submit("true", job)
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "jobs[1].log_policy" in refused.value.details()
 
 
 def test_the_service_has_a_default_and_a_job_its_own_word(tmp_path: Path) -> None:
