@@ -23,6 +23,7 @@ from jobworker.server.model import (
     LogStream,
     OutputMode,
 )
+from jobworker.server.scheduling.lost import lost_end
 from jobworker.server.store import results
 from jobworker.server.store.batchfile import BatchWriter, Digest, encode_spec
 from jobworker.server.store.commitlog import segment_path
@@ -291,6 +292,23 @@ def test_after_the_machines_death_bytes_that_nobody_can_vouch_for_are_gaps(layou
     for index in range(3):
         assert batch.log_gaps(index, LogStream.MERGED) == gaps
     assert batch.log_gaps(3, LogStream.MERGED) == []  # queued: it has a log from now on
+    assert reports == []
+
+
+def test_what_was_dropped_of_a_log_is_none_of_what_the_machine_took_and_is_not_read(layout, write) -> None:
+    folder = write(jobs=5)
+    log_of(layout, results_frame(folder.name, 0, lines(*RAN)))
+    dropped, hole = 1 << 40, 1 << 41  # read, they would take hours
+    with (folder / "1.log").open("wb") as file:
+        file.seek(dropped)
+        file.write(b"a" * 4000)
+        file.seek(hole)
+        file.write(b"b" * 10 + bytes(20))
+    found, reports = read(layout, boot="b2")
+    (batch,) = found.batches
+    assert batch.log_gaps(1, LogStream.MERGED) == [(dropped + 4000, hole), (hole + 10, hole + 30)]
+    end = lost_end(batch, 1, reason=EndReason.MACHINE_LOST, at=9)
+    assert (end.log_bytes, end.dropped_head) == ((hole + 30,), (dropped,))
     assert reports == []
 
 

@@ -62,7 +62,7 @@ class LogFile:
             return os.preadv(self._descriptor, [view], offset)
 
     def hole(self, begin: int, stop: int) -> tuple[int, int] | None:
-        """The first part of the log that is gone, and begins in [begin, stop) or holds `begin`; it may end beyond `stop`.
+        """The first part of the log that is gone and begins in [begin, stop) or holds `begin`; it may end beyond `stop`.
         None: there is none. The file system has no bytes for it, or it was noted when the service started after a power
         failure. Look after reading: more may be dropped at any time while the job runs."""
         found = self._sparse(begin, stop)
@@ -72,9 +72,9 @@ class LogFile:
         return found
 
     def _sparse(self, begin: int, stop: int) -> tuple[int, int] | None:
-        """Logs are written one byte after another, so a hole is what was dropped to keep the end, or what a power failure
-        took: the length was on disk, and the bytes were not. Read, they would be NUL. lseek(2), SEEK_HOLE: a file
-        system that cannot tell has none.
+        """Logs are written one byte after another, so a hole is what was dropped to keep the end, or what a power
+        failure took: the length was on disk, and the bytes were not. Read, they would be NUL. lseek(2), SEEK_HOLE: a
+        file system that cannot tell has none.
         """
         try:
             found = os.lseek(self._descriptor, begin, os.SEEK_HOLE)

@@ -9,6 +9,7 @@ can vouch for them, and a gap says no more: it is noted for logs alone that no c
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from jobworker.server.model import JobState, LogStream
 from jobworker.server.store.disk import Disk
+from jobworker.server.store.logsize import log_size
 
 if TYPE_CHECKING:
     from jobworker.server.store.active import ActiveBatch
@@ -54,11 +56,20 @@ def note(batch: ActiveBatch, *, synced: int, disk: Disk, report: Callable[[str, 
 
 
 def _find(path: str) -> Iterator[Gap]:
-    """Runs of NUL bytes up to the end of a block, or of the file."""
-    with open(path, "rb") as file:
+    """Runs of NUL bytes up to the end of a block, or of the file. Not what was dropped to keep the end (logsize.py)."""
+    size, at = log_size(path)
+    with open(path, "rb", buffering=0) as file:
         block = min(os.fstatvfs(file.fileno()).f_frsize or _PAGE_BYTES, _PAGE_BYTES)
-        at, begin = 0, None  # `begin` of a run that reaches to `at`
-        while piece := file.read(_PIECE_BYTES):
+        begin = None  # of a run that reaches to `at`
+        while at < size:
+            data = _next_data(file.fileno(), at, size)
+            if data > at:  # a hole, of any length
+                begin = at if begin is None else begin
+                at = data
+                continue
+            piece = os.pread(file.fileno(), _PIECE_BYTES, at)
+            if not piece:
+                break
             for start in range(0, len(piece), block):
                 part = piece[start : start + block]
                 length = len(part.rstrip(b"\0"))
@@ -70,6 +81,14 @@ def _find(path: str) -> Iterator[Gap]:
                 at += len(part)
         if begin is not None:
             yield begin, at
+
+
+def _next_data(fd: int, at: int, size: int) -> int:
+    """lseek(2), SEEK_DATA; a file system that cannot tell has no holes."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as e:
+        return size if e.errno == errno.ENXIO else at
 
 
 def _write(path: str, found: list[Gap], disk: Disk, report: Callable[[str, str], object]) -> None:
