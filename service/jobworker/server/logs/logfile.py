@@ -62,7 +62,7 @@ class LogFile:
             return os.preadv(self._descriptor, [view], offset)
 
     def hole(self, begin: int, stop: int) -> tuple[int, int] | None:
-        """The first part of the log that is gone and begins in [begin, stop) or holds `begin`; it may end beyond `stop`.
+        """The first part of the log that is gone and begins in [begin, stop), or holds `begin`; it may end beyond.
         None: there is none. The file system has no bytes for it, or it was noted when the service started after a power
         failure. Look after reading: more may be dropped at any time while the job runs."""
         found = self._sparse(begin, stop)
