@@ -13,13 +13,14 @@ def log_size(path: str) -> tuple[int, int]:
     """
     try:
         status = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    try:
         if status.st_blocks * 512 >= status.st_size:  # st_blocks: inode(7)
             return status.st_size, 0
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return 0, 0
     except OSError:
-        return status.st_size, 0  # out of descriptors
+        return status.st_size, 0  # out of descriptors, or moved just now
     try:
         first = os.lseek(fd, 0, os.SEEK_DATA)
         return os.fstat(fd).st_size, first  # in this order: it may grow
