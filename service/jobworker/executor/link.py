@@ -12,7 +12,7 @@ from .timers import Timers
 from .watch import Watch
 
 _AGAIN_SECONDS = 0.2  # also for a server that refused us, and would be asked again and again
-_REPORT_SECONDS = 0.002  # a quick job ends within it, and its end tells its start as well
+_REPORT_SECONDS = 0.005  # a quick job ends within it, and its end tells its start as well
 _ENDED = (errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET)
 
 

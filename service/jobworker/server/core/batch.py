@@ -14,9 +14,10 @@ from jobworker.server.core.records import Ended, Ordered, Record, Returned, Skip
 from jobworker.server.model import TRANSITIONS, EndReason, JobEnd, JobState, TransitionError
 
 # A batch whose jobs are quick has some ordered ahead of their turn: the executor holds them until a place is free, and
-# starts the next without asking. If it died, at most so many would be LOST that had not started.
-AHEAD_JOBS = 8
-QUICK_NS = 50_000_000
+# starts the next without asking. As many as keep it busy for so long, so that the ends of many are told together.
+AHEAD_NS = 25_000_000
+AHEAD_JOBS = 64
+_SHORTEST_NS = 1_000_000  # what a job takes at the least
 
 # Plain numbers where each quick job passes: an enum's members are slow to look up and to compare.
 _QUEUED, _RUNNING = int(JobState.QUEUED), int(JobState.RUNNING)
@@ -33,8 +34,8 @@ class Batch:
 
     __slots__ = (
         "_again",
+        "_ahead",
         "_next",
-        "_quick",
         "counts",
         "ended_at",
         "fail_fast",
@@ -59,12 +60,12 @@ class Batch:
         self.ended_at: int | None = None  # the last
         self._next = 0  # no job below it was never ordered, but for those of `_again`
         self._again: deque[int] = deque()  # returned ones
-        self._quick = False
+        self._ahead = 0  # how many may be ordered ahead of their turn
 
     def copy(self) -> Batch:
         """Another one in the same state."""
         other = Batch.__new__(Batch)
-        for name in ("job_count", "parallelism", "fail_fast", "started_at", "ended_at", "_next", "_quick"):
+        for name in ("job_count", "parallelism", "fail_fast", "started_at", "ended_at", "_next", "_ahead"):
             setattr(other, name, getattr(self, name))
         other.states = bytearray(self.states)
         other.counts = list(self.counts)
@@ -141,7 +142,9 @@ class Batch:
             self._note_start(started_at)  # a quick job's start is told by its end alone
         if ended_at is not None:
             self._note_end(ended_at)
-            self._quick = started_at is not None and ended_at - started_at < QUICK_NS
+            if started_at is not None and not self.fail_fast:
+                took = max(ended_at - started_at, _SHORTEST_NS)
+                self._ahead = min(AHEAD_JOBS, self.parallelism * AHEAD_NS // took)
         if job == self._next:
             self._pass_ended()
         return True
@@ -208,18 +211,16 @@ class Batch:
         """A job failed in a batch that is to end then: nothing more starts, and what is not final is to be ended."""
         return self.fail_fast and self.has_failed
 
-    @property
-    def startable(self) -> int:
-        """How many jobs could be ordered now."""
-        ahead = min(AHEAD_JOBS, self.parallelism) if self._quick and not self.fail_fast else 0
-        places = self.parallelism + ahead - len(self.running)
+    def startable(self, *, ahead: bool) -> int:
+        """How many jobs could be ordered now; with those ahead of their turn, or without."""
+        places = self.parallelism + (self._ahead if ahead else 0) - len(self.running)
         if places <= 0 or self.fails_fast:
             return 0
         return min(places, self.queued_count)
 
     def next_jobs(self, most: int) -> tuple[int, ...]:
         """The jobs to order next, at most so many, and no more than are startable."""
-        most = min(most, self.startable)
+        most = min(most, self.startable(ahead=True))
         jobs: list[int] = []
         for job in self._again:
             if len(jobs) == most:

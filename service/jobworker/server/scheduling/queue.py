@@ -15,7 +15,7 @@ class Turns:
 
     def refresh(self, batch: ActiveBatch) -> None:
         """Takes a batch in, or out, as it is now. A batch that was out goes behind its user's others."""
-        if not batch.startable:
+        if not batch.startable():
             self.take_out(batch)
             return
         batches = self._users.get(batch.header.user)

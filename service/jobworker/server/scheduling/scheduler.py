@@ -265,14 +265,18 @@ class Scheduler:
         if worker is None or self._paused or (epoch := worker.epoch) is None or self._ledger.problem is not None:
             return
         places = self._settings.running_jobs - self._ledger.running
+        # Jobs that wait for their turn at the executor hold places, too: those of others must not become scarce.
+        ahead = places > self._settings.running_jobs // 2
         wanted: Counter[ActiveBatch] = Counter()
         is_over = one_slice()
         for _ in range(min(places, _ORDERS_AT_ONCE)):
             batch = self._turns.next()
             if batch is None or is_over():
                 break
-            wanted[batch] += 1
-            if wanted[batch] >= batch.startable:
+            startable = batch.startable(ahead=ahead)
+            if startable:
+                wanted[batch] += 1
+            if wanted[batch] >= startable:
                 self._turns.take_out(batch)
         for batch, count in wanted.items():
             self._launch(batch, batch.recorded.next_jobs(count), epoch)

@@ -157,10 +157,9 @@ class ActiveBatch:
 
     # -- what the scheduler asks
 
-    @property
-    def startable(self) -> int:
-        """How many of its jobs could be ordered now."""
-        return 0 if self.held or self.cancels else self.recorded.startable
+    def startable(self, *, ahead: bool = True) -> int:
+        """How many of its jobs could be ordered now; with those ahead of their turn, or without."""
+        return 0 if self.held or self.cancels else self.recorded.startable(ahead=ahead)
 
     @property
     def running(self) -> dict[int, str]:
