@@ -173,7 +173,9 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
             default_parallelism=4,
         ),
         clock_ns=time.time_ns,
+        accepting=scheduler.begin,
         accepted=scheduler.submit,
+        withdrawn=scheduler.withdraw,
         observer=Observer(),
         slices=slices,
     )

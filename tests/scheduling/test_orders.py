@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.server.errors import UnavailableError
 from jobworker.server.model import EndReason, JobState
 from jobworker.server.scheduling import order as order_module
 from jobworker.server.store.active import ActiveBatch
@@ -35,8 +36,9 @@ def sent(run: Run) -> list[str]:
 
 
 async def ordered(service: Service, disk: Disk, *commands: str) -> ActiveBatch:
-    """A batch whose first order is on its way to the disk, which does not take it yet."""
+    """A batch that was accepted, and whose first order is on its way to the disk, which does not take it yet."""
     made: list[ActiveBatch] = []
+    service.acceptor.accepting = lambda _: None
     service.acceptor.accepted = lambda batch: (made.append(batch), disk.gate.clear(), service.scheduler.submit(batch))
     await service.submit(*commands, parallelism=1)
     async with asyncio.timeout(60):
@@ -87,6 +89,74 @@ async def test_an_order_that_does_not_become_durable_is_not_sent_until_it_does(
     disk.error = None
     await server.quiet()
     assert sent(run) == [f"{batch.header.correlation_id}/0"]
+
+
+async def begun(service: Service, disk: Disk, *commands: str) -> tuple[asyncio.Task[ActiveBatch | None], ActiveBatch]:
+    """A submission that waits for the disk, and its batch."""
+    made: list[ActiveBatch] = []
+    real = service.scheduler.begin
+    service.acceptor.accepting = lambda batch: (made.append(batch), real(batch))
+    disk.gate.clear()
+    submitting = asyncio.create_task(service.submit(*commands, parallelism=2))
+    async with asyncio.timeout(60):
+        while not made:
+            await asyncio.sleep(0)
+    return submitting, made[0]
+
+
+async def test_the_first_orders_become_durable_in_the_commit_that_accepts_their_batch(
+    service: tuple[Service, Run, Disk],
+) -> None:
+    server, run, disk = service
+    submitting, batch = await begun(server, disk, "true", "true", "true")
+    assert (list(batch.recorded.running), sent(run)) == ([0, 1], [])
+    before = disk.commits
+    disk.gate.set()
+    await asyncio.wait_for(submitting, 60)
+    assert disk.commits == before + 1
+    assert list(batch.visible.running) == [0, 1]
+    async with asyncio.timeout(60):
+        while len(sent(run)) < 2:
+            await asyncio.sleep(0)
+    await server.quiet()
+    assert batch.counts()[JobState.SUCCEEDED] == 2  # as the model ends them
+    assert sorted(sent(run)) == [batch.job_id(index) for index in range(3)]
+
+
+async def test_a_batch_whose_client_went_before_it_was_durable_has_no_job_started(
+    service: tuple[Service, Run, Disk],
+) -> None:
+    server, run, disk = service
+    submitting, batch = await begun(server, disk, "true", "true")
+    submitting.cancel()
+    await asyncio.sleep(0)
+    disk.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(submitting, 60)
+    await asyncio.wait_for(server.scheduler.idle(), 60)
+    assert await server.submit("true") is not None
+    await server.quiet()
+    assert not any(batch.header.correlation_id in name for name in sent(run))
+    assert (server.ledger.running, server.batches.unfinished_of("alice")) == (0, (0, 0))
+    assert not os.path.exists(batch.folder)
+
+
+async def test_a_batch_that_could_not_be_made_durable_has_no_job_started(service: tuple[Service, Run, Disk]) -> None:
+    server, run, disk = service
+    submitting, batch = await begun(server, disk, "true")
+    disk.error = OSError(5, os.strerror(5))
+    disk.gate.set()
+    with pytest.raises(UnavailableError):
+        await asyncio.wait_for(submitting, 60)
+    disk.error = None
+    assert (server.ledger.running, sent(run)) == (0, [])
+    async with asyncio.timeout(60):
+        while server.ledger.problem is not None:
+            await asyncio.sleep(0.01)
+    assert await server.submit("true") is not None
+    await server.quiet()
+    assert not any(batch.header.correlation_id in name for name in sent(run))
+    assert not os.path.exists(batch.folder)
 
 
 async def test_a_server_that_is_short_of_descriptors_lets_jobs_wait(

@@ -104,7 +104,8 @@ class Service:
         self.syncer = ThreadSyncer(threads=1)
         self.acceptor = Acceptor(
             layout=self.layout, batches=self.batches, ledger=self.ledger, syncer=self.syncer, limits=LIMITS,
-            clock_ns=time.time_ns, accepted=self.scheduler.submit, observer=Observer(), slices=slices,
+            clock_ns=time.time_ns, accepting=self.scheduler.begin, accepted=self.scheduler.submit,
+            withdrawn=self.scheduler.withdraw, observer=Observer(), slices=slices,
         )  # fmt: skip
         self.worker = ModelWorker(epoch=epoch, note=run.note)
         self.worker.listener = self.scheduler

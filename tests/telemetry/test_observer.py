@@ -96,7 +96,8 @@ class Server:
         self.acceptor = Acceptor(
             layout=self.layout, batches=self.batches, ledger=self.ledger, syncer=self.syncer,
             limits=LIMITS,
-            clock_ns=time.time_ns, accepted=self.scheduler.submit, observer=observer, slices=slices,
+            clock_ns=time.time_ns, accepting=self.scheduler.begin, accepted=self.scheduler.submit,
+            withdrawn=self.scheduler.withdraw, observer=observer, slices=slices,
         )  # fmt: skip
         self._pyz = root / "executor.pyz"
         bundle.build(str(self._pyz))

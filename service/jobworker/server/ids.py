@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from jobworker.server.errors import invalid
 
 _FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_RANDOM_BYTES = 10
+_random = bytearray()  # a system call for each would be as long as all the rest
 _BARE = re.compile(r"[0-9a-f]{32}")
 
 
@@ -36,7 +38,7 @@ class CorrelationId(str):
     @classmethod
     def make(cls, unix_ms: int) -> CorrelationId:
         """A new one at a time, in milliseconds since 1970; the other 74 bits are random."""
-        value = (unix_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10), "big")
+        value = (unix_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(_random_bytes(), "big")
         value = value & ~(0xF << 76) | 0x7 << 76
         value = value & ~(0x3 << 62) | 0x2 << 62
         h = f"{value:032x}"
@@ -61,3 +63,11 @@ class CorrelationId(str):
 def is_id(name: str) -> bool:
     """The canonical form of a CorrelationID."""
     return _FORM.fullmatch(name) is not None
+
+
+def _random_bytes() -> bytes:
+    if not _random:
+        _random.extend(os.urandom(400 * _RANDOM_BYTES))
+    taken = bytes(_random[-_RANDOM_BYTES:])
+    del _random[-_RANDOM_BYTES:]
+    return taken

@@ -55,18 +55,28 @@ class Acceptor:
         syncer: ThreadSyncer,
         limits: AcceptLimits,
         clock_ns: Callable[[], int],
-        accepted: Callable[[ActiveBatch], None],
+        accepting: Callable[[ActiveBatch], object],
+        accepted: Callable[[ActiveBatch], object],
+        withdrawn: Callable[[ActiveBatch], object],
         observer: Observer,
         slices: Slices,
         admit: Callable[[], object] = lambda: None,
     ) -> None:
-        """`accepted` is handed each new batch, once it is durable; `admit` raises when no new one is taken now."""
+        """
+        Args:
+            accepting: is handed each new batch when its record is on its way, and may record what follows.
+            accepted: is handed it once it is durable.
+            withdrawn: is handed it, in place of the latter, when its client is gone.
+            admit: raises when no new one is taken now.
+        """
         self.layout = layout
         self.batches = batches
         self.ledger = ledger
         self.syncer = syncer
         self.clock_ns = clock_ns
+        self.accepting = accepting
         self.accepted = accepted
+        self.withdrawn = withdrawn
         self.observer = observer
         self.slices = slices
         self.admit = admit
@@ -284,12 +294,14 @@ class _NewIntake(Intake):
         )
         durable: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
         ledger.accept(batch, content, durable.set_result)
+        self._acceptor.accepting(batch)
         self._has_folder = False  # the ledger's
         try:
             error = await asyncio.shield(durable)
         except asyncio.CancelledError:
             # Nobody learns of it, so it never was: none of its jobs was started.
             if await durable is None:
+                self._acceptor.withdrawn(batch)
                 ledger.forget(batch, lambda _: None)
             raise
         if error is not None:

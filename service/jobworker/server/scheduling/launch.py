@@ -34,6 +34,7 @@ class _Launch:
     jobs: tuple[int, ...]
     epoch: str
     at: int
+    held: bool  # until its batch is accepted
     durable: bool = False
     made: _Made | None = None
 
@@ -62,38 +63,64 @@ class Launcher:
         self._is_stopping = is_stopping
         self._failed = failed
         self._worker: Worker | None = None
+        self._held: dict[ActiveBatch, _Launch] = {}
 
     def use(self, worker: Worker) -> None:
         """Who is handed the orders."""
         self._worker = worker
 
-    def launch(self, batch: ActiveBatch, jobs: tuple[int, ...], epoch: str, settings: RunSettings) -> None:
-        """Starts jobs on the executor of an epoch.
+    def launch(
+        self, batch: ActiveBatch, jobs: tuple[int, ...], epoch: str, settings: RunSettings, *, hold: bool = False
+    ) -> None:
+        """Starts jobs on the executor of an epoch; `hold`: once their batch is released.
 
         Raises:
             ExhaustedError, UnavailableError: nothing can be recorded now.
         """
-        launch = _Launch(batch, jobs, epoch, self._clock_ns())
+        launch = _Launch(batch, jobs, epoch, self._clock_ns(), hold)
         self._ledger.record(batch, [Ordered(jobs, epoch, launch.at)], lambda error: self._recorded(launch, error))
         self.under_way.update(map(launch.batch.job_id, launch.jobs))
+        if hold:
+            self._held[batch] = launch
         self._ledger.files.do(lambda: _make(launch, settings), lambda made, _: self._made(launch, made))
 
+    def release(self, batch: ActiveBatch) -> None:
+        """What is held of a batch may be sent."""
+        launch = self._held.pop(batch, None)
+        if launch is not None:
+            launch.held = False
+            self._send_if_ready(launch)
+
+    def withdraw(self, batch: ActiveBatch) -> None:
+        """What is held of a batch is never sent."""
+        launch = self._held.pop(batch, None)
+        if launch is not None:
+            self._give_up(launch)
+
     def _recorded(self, launch: _Launch, error: OSError | None) -> None:
-        launch.durable = error is None
         if error is not None:
-            self.under_way.difference_update(map(launch.batch.job_id, launch.jobs))
-            if launch.made is not None:
-                _close(launch.made)
-            launch.jobs = ()
-        elif launch.made is not None:
-            self._send(launch, launch.made)
+            self._held.pop(launch.batch, None)
+            self._give_up(launch)
+            return
+        launch.durable = True
+        self._send_if_ready(launch)
 
     def _made(self, launch: _Launch, made: _Made | None) -> None:
         launch.made = made or _Made()
-        if launch.durable:
+        if launch.jobs:
+            self._send_if_ready(launch)
+        else:
+            _close(launch.made)  # it was given up
+
+    def _give_up(self, launch: _Launch) -> None:
+        self.under_way.difference_update(map(launch.batch.job_id, launch.jobs))
+        if launch.made is not None:
+            _close(launch.made)
+        launch.jobs = ()
+
+    def _send_if_ready(self, launch: _Launch) -> None:
+        if launch.durable and launch.made is not None and not launch.held:
             self._send(launch, launch.made)
-        elif not launch.jobs:
-            _close(launch.made)  # it could not be recorded
 
     def _send(self, launch: _Launch, made: _Made) -> None:
         batch, worker = launch.batch, self._worker

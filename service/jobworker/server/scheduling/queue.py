@@ -23,6 +23,10 @@ class Turns:
             batches = self._users[batch.header.user] = OrderedDict()
         batches.setdefault(batch.header.correlation_id, batch)
 
+    def __bool__(self) -> bool:
+        """Some batch has a job to start."""
+        return bool(self._users)
+
     def take_out(self, batch: ActiveBatch) -> None:
         """It has no more to start, until it is refreshed."""
         batches = self._users.get(batch.header.user)

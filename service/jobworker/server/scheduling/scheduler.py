@@ -114,9 +114,24 @@ class Scheduler:
             else:
                 self._advance(batch)
 
+    def begin(self, batch: ActiveBatch) -> None:
+        """A batch is being made durable: where places are free and nobody waits for one, the orders of its first jobs
+        become so with it. They are sent when it is submitted."""
+        epoch = self._epoch()
+        if epoch is None or self._turns:
+            return
+        places = min(self._settings.running_jobs - self._ledger.running, _ORDERS_AT_ONCE)
+        if places > 0 and (jobs := batch.recorded.next_jobs(places)):
+            self._launch(batch, jobs, epoch, hold=True)
+
     def submit(self, batch: ActiveBatch) -> None:
         """Queues a durable batch."""
+        self._launcher.release(batch)
         self._advance(batch)
+
+    def withdraw(self, batch: ActiveBatch) -> None:
+        """A batch that was begun is not to be."""
+        self._launcher.withdraw(batch)
 
     # -- whoever runs the service
 
@@ -261,8 +276,8 @@ class Scheduler:
 
     def _fill(self) -> None:
         self._filling = False
-        worker = self._worker
-        if worker is None or self._paused or (epoch := worker.epoch) is None or self._ledger.problem is not None:
+        epoch = self._epoch()
+        if epoch is None:
             return
         places = self._settings.running_jobs - self._ledger.running
         # Jobs that wait for their turn at the executor hold places, too: those of others must not become scarce.
@@ -284,9 +299,15 @@ class Scheduler:
         if wanted and places > wanted.total():
             self._wake()
 
-    def _launch(self, batch: ActiveBatch, jobs: tuple[int, ...], epoch: str) -> None:
+    def _epoch(self) -> str | None:
+        """Of the executor that takes orders; None: nothing can be ordered now."""
+        if self._worker is None or self._paused or self._ledger.problem is not None:
+            return None
+        return self._worker.epoch
+
+    def _launch(self, batch: ActiveBatch, jobs: tuple[int, ...], epoch: str, *, hold: bool = False) -> None:
         try:
-            self._launcher.launch(batch, jobs, epoch, self._settings)
+            self._launcher.launch(batch, jobs, epoch, self._settings, hold=hold)
         except (ExhaustedError, UnavailableError) as e:
             self._log.error("jobs wait", correlation_id=batch.header.correlation_id, problem=str(e))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
@@ -31,21 +31,36 @@ class Batches:
         self._layout = layout
         self._report = report
         self.active: dict[CorrelationId, ActiveBatch] = {}  # unfinished ones, changed by `add` and `remove` alone
-        self._users: defaultdict[str, dict[CorrelationId, ActiveBatch]] = defaultdict(dict)
+        self._unfinished: Counter[str] = Counter()  # batches by user
+        self._open: Counter[str] = Counter()  # jobs of these that are not final
         self._cache: OrderedDict[str, FinishedBatch] = OrderedDict()
 
     def add(self, batch: ActiveBatch) -> None:
         """An unfinished batch is there from now on."""
         self.active[batch.header.correlation_id] = batch
-        self._users[batch.header.user][batch.header.correlation_id] = batch
+        if not batch.complete:
+            self._count(batch, 1, batch.open_count)
 
     def remove(self, batch: ActiveBatch) -> None:
         """It is finished, and lies with the others; or it never was. Again is fine."""
-        self.active.pop(batch.header.correlation_id, None)
-        mine = self._users[batch.header.user]
-        mine.pop(batch.header.correlation_id, None)
-        if not mine:
-            del self._users[batch.header.user]
+        if self.active.pop(batch.header.correlation_id, None) is not None and not batch.complete:
+            self._count(batch, -1, -batch.open_count)
+
+    def changed(self, batch: ActiveBatch, more_open: int) -> None:
+        """So many more of its jobs are recorded as not final than before."""
+        if more_open:
+            self._count(batch, 0, more_open)
+
+    def completed(self, batch: ActiveBatch) -> None:
+        """Each of its jobs became final, and that durable."""
+        self._count(batch, -1, 0)
+
+    def _count(self, batch: ActiveBatch, batches: int, jobs: int) -> None:
+        user = batch.header.user
+        self._open[user] += jobs
+        self._unfinished[user] += batches
+        if not self._unfinished[user]:
+            del self._unfinished[user], self._open[user]
 
     def unfinished(self) -> list[ActiveBatch]:
         """Those that have jobs that are not final; of the others the folders are about to be moved."""
@@ -53,8 +68,7 @@ class Batches:
 
     def unfinished_of(self, user: str) -> tuple[int, int]:
         """How many unfinished batches a user has, and how many jobs of them are not final."""
-        mine = [batch for batch in self._users.get(user, {}).values() if not batch.complete]
-        return len(mine), sum([batch.open_count for batch in mine])
+        return self._unfinished[user], self._open[user]
 
     def find(self, correlation_id: CorrelationId, *, user: str | None) -> ActiveBatch | FinishedBatch:
         """The batch of an id, if it is the user's; None is anyone's.
@@ -68,7 +82,7 @@ class Batches:
             return batch
         for owner in [user] if user is not None else self._layout.users():
             try:
-                finished = self._open(self._layout.finished(owner, correlation_id))
+                finished = self._opened(self._layout.finished(owner, correlation_id))
             except (FileNotFoundError, NotADirectoryError, ValueError):
                 continue
             if finished is not None:
@@ -141,7 +155,7 @@ class Batches:
                     if name < before:
                         yield name, owner
 
-    def _open(self, folder: str) -> FinishedBatch | None:
+    def _opened(self, folder: str) -> FinishedBatch | None:
         batch = self._cache.get(folder)
         if batch is not None and os.path.exists(folder):
             self._cache.move_to_end(folder)

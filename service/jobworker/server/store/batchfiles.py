@@ -96,13 +96,13 @@ class BatchFiles:
         """
         for left in reversed(range(_MOVE_TRIES)):
             try:
-                self._disk.make_folders(os.path.dirname(place))
                 self._disk.rename(folder, place)
             except (FileNotFoundError, FileExistsError):
                 if os.path.isdir(place) and not os.path.exists(folder):
                     return  # by a try before
                 if not left:
                     raise
+                self._disk.make_folders(os.path.dirname(place))
             else:
                 return
 

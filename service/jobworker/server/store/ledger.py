@@ -149,8 +149,6 @@ class Ledger:
 
     def accept(self, batch: ActiveBatch, content: bytes, done: Done) -> None:
         """Records a new batch; its `batch.jsonl` has this content, or, where it is empty, is synced already."""
-        if content:
-            self.files.write(batch)  # beside the commit: a folder that the log knows nothing of was never a batch
         self._in_flight += 1
         self._commits.append(
             accept_frame(batch.header.correlation_id, batch.job_count, content), partial(self._accepted, batch, done)
@@ -165,7 +163,7 @@ class Ledger:
         """
         self._check_problem()
         state = batch.recorded
-        before = len(state.running)
+        running, still_open = len(state.running), state.open_count
         fresh: list[tuple[Record, int]] = []
         lines = bytearray()
         for record in records:
@@ -179,7 +177,8 @@ class Ledger:
             lines += results.encode(record)
         if not fresh:
             return False
-        self._count(len(state.running) - before)
+        self._count(len(state.running) - running)
+        self._batches.changed(batch, state.open_count - still_open)
         whole = bytes(lines)
         offset, batch.recorded_bytes = batch.recorded_bytes, batch.recorded_bytes + len(whole)
         batch.in_flight += 1
@@ -192,9 +191,9 @@ class Ledger:
         """A batch that was accepted, and of which nobody was told, never was."""
         self._batches.remove(batch)
         self.accounts.forget(batch)
+        self._count(-len(batch.recorded.running))
         self.append(gone_frame(batch.header.correlation_id), done)
-        folder = batch.folder
-        self.files.do(lambda: self._layout.discard(folder), lambda _, __: None)
+        self._discard(batch)
 
     def append(self, frames: bytes, done: Done) -> None:
         """Commits what the log alone is to know."""
@@ -223,13 +222,18 @@ class Ledger:
     def _accepted(self, batch: ActiveBatch, done: Done, error: OSError | None) -> None:
         self._in_flight -= 1
         if error is not None:
-            folder = batch.folder
-            self.files.forget(batch)
-            self.files.do(lambda: self._layout.discard(folder), lambda _, __: None)
+            self._discard(batch)
         else:
             self._batches.add(batch)
             self.accounts.note(batch)
+            if batch.content:
+                self.files.write(batch)
         done(error)
+
+    def _discard(self, batch: ActiveBatch) -> None:
+        folder = batch.folder
+        self.files.forget(batch)
+        self.files.do(lambda: self._layout.discard(folder), lambda _, __: None)
 
     def _recorded(
         self,
@@ -246,12 +250,14 @@ class Ledger:
             self.accounts.note(batch)
             if batch.complete:
                 self._recent[self._commits.last].add(batch.header.correlation_id)
+                self._batches.completed(batch)
                 self.completed(batch)
             self.files.write(batch)
         else:
-            before = len(batch.recorded.running)
+            running, still_open = len(batch.recorded.running), batch.recorded.open_count
             batch.forget_undurable()
-            self._count(len(batch.recorded.running) - before)
+            self._count(len(batch.recorded.running) - running)
+            self._batches.changed(batch, batch.recorded.open_count - still_open)
         if done is not None:
             done(error)
 

@@ -21,6 +21,9 @@ from jobworker.server.telemetry.log import Log
 T = TypeVar("T")
 
 _RETRY_SECONDS = 1.0
+# What changes is written together after a while: a quick batch's whole folder at once.
+_GATHER_SECONDS = 0.05
+_GATHER_BYTES = 1 << 18
 
 
 class Projector:
@@ -36,23 +39,32 @@ class Projector:
         self._files = BatchFiles(disk)
         self._writing: set[ActiveBatch] = set()
         self._changed: set[ActiveBatch] = set()  # of these, those that changed meanwhile
+        self._gathered: dict[ActiveBatch, None] = {}  # to be written soon, in this order
+        self._soon: asyncio.TimerHandle | None = None
         self._failing: dict[ActiveBatch, asyncio.TimerHandle] = {}
         self._forgotten: set[ActiveBatch] = set()  # of those that are being written
         self._waiting: list[tuple[dict[ActiveBatch, int], Callable[[], object]]] = []
         self._closing = False
 
     def write(self, batch: ActiveBatch) -> None:
-        """Has a batch's folder written as it is to be now; moved too, and told to `finished`, when every job is
-        final."""
+        """Has a batch's folder written soon as it is to be then; at once, moved too, and told to `finished`, when every
+        job is final."""
         if batch in self._writing:
             self._changed.add(batch)
-        elif batch not in self._failing:
+        elif batch in self._failing:
+            return
+        elif batch.complete or len(batch.tail) >= _GATHER_BYTES:
             self._begin(batch)
+        else:
+            self._gathered[batch] = None
+            if self._soon is None:
+                self._soon = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._write_gathered)
 
     def forget(self, batch: ActiveBatch) -> None:
         """The batch never was: nothing more is written of it."""
         self._forgotten.add(batch)
         self._changed.discard(batch)
+        self._gathered.pop(batch, None)
         if (again := self._failing.pop(batch, None)) is not None:
             again.cancel()
         if batch not in self._writing:
@@ -62,6 +74,7 @@ class Projector:
         """Calls it, now or later, once all that is durable by now is in the batches' files."""
         active = self._batches.active.values()
         self._waiting.append(({b: b.written + len(b.tail) for b in active if b.tail or b.content}, then))
+        self._write_gathered()
         self._look()
 
     def do(self, work: Callable[[], T], done: Callable[[T | None, OSError | None], object]) -> None:
@@ -71,6 +84,7 @@ class Projector:
     async def close(self) -> None:
         """Writes what there is, as far as it goes."""
         self._closing = True
+        self._write_gathered()
         for handle in self._failing.values():
             handle.cancel()
         while self._writing:
@@ -80,13 +94,21 @@ class Projector:
         self._thread.do(self._files.close, lambda _, __: None)
         self._thread.close()
 
+    def _write_gathered(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        for batch in list(self._gathered):
+            self._begin(batch)
+
     def _begin(self, batch: ActiveBatch) -> None:
+        self._gathered.pop(batch, None)
         self._writing.add(batch)
-        lines, written, place = bytes(batch.tail), len(batch.tail), None
+        folder, lines, written, place = batch.folder, bytes(batch.tail), len(batch.tail), None
         if batch.complete:
             place = batch.moving_to = self._layout.finished(batch.header.user, batch.header.correlation_id)
         update = Update(
-            folder=batch.folder,
+            folder=folder,
             content=batch.content,
             lines=lines,
             at=batch.written,
@@ -114,8 +136,10 @@ class Projector:
                 self._batches.remove(batch)
                 batch.close()
                 self.finished(batch)
-            elif changed:
+            elif changed and (self._closing or self._waiting):
                 self._begin(batch)
+            elif changed:
+                self.write(batch)
             if self._waiting:
                 self._look()
 
