@@ -12,6 +12,7 @@ import pytest
 from jobworker.server.errors import UnavailableError
 from jobworker.server.model import EndReason, JobState
 from jobworker.server.scheduling import order as order_module
+from jobworker.server.scheduling import scheduler as scheduler_module
 from jobworker.server.store.active import ActiveBatch
 from tests.harness.ledger import GatedDisk
 from tests.store.test_power_loss import Run, Service
@@ -157,6 +158,18 @@ async def test_a_batch_that_could_not_be_made_durable_has_no_job_started(service
     await server.quiet()
     assert not any(batch.header.correlation_id in name for name in sent(run))
     assert not os.path.exists(batch.folder)
+
+
+async def test_jobs_start_however_long_each_step_takes(
+    service: tuple[Service, Run, Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that had no processor for a while finds each of its slices over at once."""
+    server, run, _ = service
+    monkeypatch.setattr(scheduler_module, "one_slice", lambda: lambda: True)
+    batch = await server.submit(*["true"] * 5, parallelism=2)
+    assert batch is not None
+    await server.quiet()
+    assert len(sent(run)) == 5
 
 
 async def test_a_server_that_is_short_of_descriptors_lets_jobs_wait(

@@ -286,17 +286,20 @@ class Scheduler:
         is_over = one_slice()
         for _ in range(min(places, _ORDERS_AT_ONCE)):
             batch = self._turns.next()
-            if batch is None or is_over():
+            if batch is None:
                 break
             startable = batch.startable(ahead=ahead)
             if startable:
                 wanted[batch] += 1
             if wanted[batch] >= startable:
                 self._turns.take_out(batch)
+            if is_over():
+                break
+        launched = True
         for batch, count in wanted.items():
-            self._launch(batch, batch.recorded.next_jobs(count), epoch)
+            launched = self._launch(batch, batch.recorded.next_jobs(count), epoch) and launched
             self._turns.refresh(batch)
-        if wanted and places > wanted.total():
+        if launched and self._turns and places > wanted.total():
             self._wake()
 
     def _epoch(self) -> str | None:
@@ -305,11 +308,13 @@ class Scheduler:
             return None
         return self._worker.epoch
 
-    def _launch(self, batch: ActiveBatch, jobs: tuple[int, ...], epoch: str, *, hold: bool = False) -> None:
+    def _launch(self, batch: ActiveBatch, jobs: tuple[int, ...], epoch: str, *, hold: bool = False) -> bool:
         try:
             self._launcher.launch(batch, jobs, epoch, self._settings, hold=hold)
         except (ExhaustedError, UnavailableError) as e:
             self._log.error("jobs wait", correlation_id=batch.header.correlation_id, problem=str(e))
+            return False
+        return True
 
     def _not_launched(
         self, batch: ActiveBatch, returned: list[int], ends: list[tuple[int, JobEnd]], hold: bool
