@@ -13,6 +13,7 @@ from jobworker.server.model import JobEnd, JobState
 from jobworker.server.scheduling.order import CannotOrderError, RunSettings, close_files, make_order
 from jobworker.server.scheduling.worker import Order, Worker
 from jobworker.server.store.active import ActiveBatch
+from jobworker.server.store.disk import Disk
 from jobworker.server.store.ledger import Ledger
 from jobworker.server.telemetry.log import Log
 from jobworker.server.telemetry.observe import Observer
@@ -82,7 +83,8 @@ class Launcher:
         self.under_way.update(map(launch.batch.job_id, launch.jobs))
         if hold:
             self._held[batch] = launch
-        self._ledger.files.do(lambda: _make(launch, settings), lambda made, _: self._made(launch, made))
+        disk = self._ledger.disk
+        self._ledger.files.do(lambda: _make(launch, settings, disk), lambda made, _: self._made(launch, made))
 
     def release(self, batch: ActiveBatch) -> None:
         """What is held of a batch may be sent."""
@@ -172,9 +174,17 @@ class Launcher:
         )
 
 
-def _make(launch: _Launch, settings: RunSettings) -> _Made:
+def _make(launch: _Launch, settings: RunSettings, disk: Disk) -> _Made:
     """Opens the files; in a thread."""
     made = _Made()
+    if launch.batch.content:  # its folder is written later
+        try:
+            disk.make_folder(launch.batch.folder)
+        except FileExistsError:
+            pass
+        except OSError as e:
+            made.short, made.waiting = e, list(launch.jobs)
+            return made
     for position, index in enumerate(launch.jobs):
         try:
             made.orders.append(make_order(launch.batch, index, settings))

@@ -17,7 +17,7 @@ from functools import partial
 from jobworker.server.core.records import Ended, Returned, Started
 from jobworker.server.errors import ExhaustedError, UnavailableError
 from jobworker.server.ids import CorrelationId
-from jobworker.server.model import BatchView, EndReason, JobEnd
+from jobworker.server.model import BatchView, EndReason, JobEnd, JobState
 from jobworker.server.scheduling.cancel import Canceller, Wanted
 from jobworker.server.scheduling.launch import Launcher
 from jobworker.server.scheduling.lost import lose, lost_end
@@ -36,6 +36,7 @@ from jobworker.server.telemetry.observe import Observer
 # One message carries at most 250 descriptors, and a job brings up to three.
 _ORDERS_AT_ONCE = 64
 _RETRY_SECONDS = 1.0
+_NAMES = {state: state.name.lower() for state in JobState}
 
 
 class Scheduler:
@@ -387,7 +388,7 @@ class Scheduler:
         header = batch.header
         if self._worker is not None:
             self._worker.over(header.correlation_id)
-        counts = {state.name.lower(): n for state, n in batch.counts().items()}
+        counts = {_NAMES[state]: n for state, n in batch.counts().items()}
         self._log.info(
             "batch finished", correlation_id=header.correlation_id, user=header.user, state=batch.state.name, **counts
         )

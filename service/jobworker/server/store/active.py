@@ -35,6 +35,8 @@ from jobworker.server.store.stored import FILES_OF_BATCH, LogFiles, Stored
 
 T = TypeVar("T")
 
+_STATES = tuple(JobState)  # an enum is slow to go through
+
 
 class ActiveBatch:
     """A BatchView. The ledger alone changes it."""
@@ -97,7 +99,7 @@ class ActiveBatch:
 
     def counts(self) -> dict[JobState, int]:
         counts = self.visible.counts
-        return {state: counts[state] for state in JobState if counts[state]}
+        return {state: counts[state] for state in _STATES if counts[state]}
 
     def job_state(self, index: int) -> JobState:
         return JobState(self.visible.states[index])

@@ -20,6 +20,8 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from jobworker.server.ids import CorrelationId
@@ -79,7 +81,7 @@ class Layout:
 
     def finished(self, user: str, correlation_id: CorrelationId) -> str:
         """The folder of a finished batch."""
-        return f"{self.user_root(user)}/{correlation_id.time:%Y-%m-%d/%H%M}/{correlation_id}"
+        return f"{self.user_root(user)}/{_minute(correlation_id.unix_ms // 60_000)}/{correlation_id}"
 
     def user_root(self, user: str) -> str:
         """The folder of a user's finished batches.
@@ -130,6 +132,12 @@ class Layout:
         place = f"{self.damaged_root}/{os.path.basename(folder)}.{os.urandom(4).hex()}"
         os.rename(folder, place)
         return place
+
+
+@lru_cache(maxsize=16)
+def _minute(minutes: int) -> str:
+    """The folders of a minute, counted from 1970."""
+    return f"{datetime.fromtimestamp(minutes * 60, UTC):%Y-%m-%d/%H%M}"
 
 
 def _below(root: str, depth: int) -> Iterator[str]:

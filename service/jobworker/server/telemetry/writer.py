@@ -9,6 +9,7 @@ import select
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -113,12 +114,12 @@ class _Terminal:
 
     def write(self, lines: list[bytes]) -> None:
         """Writes lines, or passes over those for which there is no room."""
-        for line in lines:
+        for some in _pieces(lines):
             if self._skipped and self._takes():
                 self._put(b"... %d lines are in the log file alone\n" % self._skipped)
                 self._skipped = 0
-            if not self._put(line):
-                self._skipped += 1
+            if not self._put(b"".join(some)):
+                self._skipped += len(some)
 
     def _put(self, line: bytes) -> bool:
         for begin in range(0, len(line), _PIPE_BUF):
@@ -143,6 +144,20 @@ class _Terminal:
         takes = any(event & select.POLLOUT for _, event in events)
         self._stuck = not takes
         return takes
+
+
+def _pieces(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """As many lines at a time as fit into PIPE_BUF, or one."""
+    some: list[bytes] = []
+    size = 0
+    for line in lines:
+        size += len(line)
+        if some and size > _PIPE_BUF:
+            yield some
+            some, size = [], len(line)
+        some.append(line)
+    if some:
+        yield some
 
 
 def _json_line(event: dict[str, Any]) -> bytes:
