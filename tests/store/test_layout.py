@@ -43,7 +43,7 @@ def test_a_batch_is_moved_to_the_finished_while_retention_removes_emptied_folder
 def test_a_folder_that_cannot_be_moved_is_an_error_and_stays(tmp_path: Path) -> None:
     (tmp_path / "batch").mkdir()
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError):
         BatchFiles(Disk()).move(str(tmp_path / "batch"), str(tmp_path / "file" / "batch"))
     assert (tmp_path / "batch").is_dir()
     with pytest.raises(FileNotFoundError):

@@ -5,6 +5,7 @@ An order is durable, with its executor's epoch, before it is sent: after any cra
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -90,8 +91,12 @@ class Launcher:
         """What is held of a batch may be sent."""
         launch = self._held.pop(batch, None)
         if launch is not None:
-            launch.held = False
-            self._send_if_ready(launch)
+            # Later: what is done with it is not part of the call that submits the batch.
+            asyncio.get_running_loop().call_soon(self._released, launch)
+
+    def _released(self, launch: _Launch) -> None:
+        launch.held = False
+        self._send_if_ready(launch)
 
     def withdraw(self, batch: ActiveBatch) -> None:
         """What is held of a batch is never sent."""

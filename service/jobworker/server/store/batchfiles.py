@@ -96,13 +96,14 @@ class BatchFiles:
         """
         for left in reversed(range(_MOVE_TRIES)):
             try:
+                if left < _MOVE_TRIES - 1:
+                    self._disk.make_folders(os.path.dirname(place))
                 self._disk.rename(folder, place)
             except (FileNotFoundError, FileExistsError):
                 if os.path.isdir(place) and not os.path.exists(folder):
                     return  # by a try before
                 if not left:
                     raise
-                self._disk.make_folders(os.path.dirname(place))
             else:
                 return
 
