@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.server.store import ledger as ledger_module
 from jobworker.server.store.disk import Disk
 from jobworker.server.store.layout import Layout
 from jobworker.server.store.recovery import recover
@@ -86,8 +87,11 @@ def test_what_the_log_says_is_what_there_is_after_a_power_failure_at_any_moment(
     assert told > len(run.disk.ops)
 
 
-def test_a_killed_server_loses_no_count_while_nothing_can_be_recorded(tmp_path: Path) -> None:
+def test_a_killed_server_loses_no_count_while_nothing_can_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk is emptied all the same; the next start counts."""
+    monkeypatch.setattr(ledger_module, "_RETRY_SECONDS", 3600)  # the disk stays full
 
     async def main() -> None:
         root = tmp_path / "data"
@@ -102,10 +106,13 @@ def test_a_killed_server_loses_no_count_while_nothing_can_be_recorded(tmp_path: 
         async with asyncio.timeout(60):
             while all(map(service.ledger.holds, names(service))):
                 await asyncio.sleep(0.001)
-        held = set(filter(service.ledger.holds, names(service)))
         disk.error = OSError(28, "full")
         with pytest.raises(Exception, match="full"):
             await service.submit("true")
+        async with asyncio.timeout(60):
+            while service.ledger._checkpointing:
+                await asyncio.sleep(0.001)
+        held = set(filter(service.ledger.holds, names(service)))
         await remove(service, 100)
         assert names(service) == held  # of these the log would make new ones
         assert os.path.exists(service.layout.recount_file)

@@ -132,6 +132,8 @@ def check(root: Path, accepted: dict[str, int], run: Run) -> None:
         if what == "ended":
             correlation_id, _, number = name.partition("/")
             assert batches[correlation_id].job_state(int(number)) is JobState(end.state)  # type: ignore[attr-defined]
+    for batch in batches.values():
+        batch.close()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)

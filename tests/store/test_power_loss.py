@@ -186,6 +186,15 @@ def found_after(place: Path) -> tuple[dict[str, BatchView], list[str]]:
 def violations(run: Run, moment: int, place: Path) -> list[str]:
     """What was told by then, and is not so any more."""
     batches, wrong = found_after(place)
+    try:
+        return wrong + _violations(run, moment, place, batches)
+    finally:
+        for batch in batches.values():
+            batch.close()  # type: ignore[attr-defined]
+
+
+def _violations(run: Run, moment: int, place: Path, batches: dict[str, BatchView]) -> list[str]:
+    wrong: list[str] = []
     told = [(what, name, more) for at, what, name, more in run.told if at <= moment]
     for number, (what, name, more) in enumerate(told):
         if what == "sent" and ("never started", name) in [later[:2] for later in told[number:]]:
@@ -198,7 +207,6 @@ def violations(run: Run, moment: int, place: Path) -> list[str]:
             wrong += [
                 f"{job} is with an executor that was never told" for job in running if not run.ordered(moment, job)
             ]
-            batch.close()
     for path in place.glob("**/results.jsonl"):
         unread = [line for line in path.read_bytes().splitlines() if not _is_json(line)]
         wrong += [f"{path.relative_to(place)} has a line that cannot be read: {line[:40]!r}" for line in unread]

@@ -66,7 +66,7 @@ class LogFiles:
 
     def ended(self, job: int, end: JobEnd) -> None:
         """A job is final."""
-        size = sum(end.log_bytes)
+        size = end.stored_log_bytes
         self.bytes += size
         reason = end.reason
         if reason is EndReason.EXECUTOR_LOST or reason is EndReason.MACHINE_LOST or reason is EndReason.DAMAGED:
