@@ -118,8 +118,7 @@ class Scheduler:
     def begin(self, batch: ActiveBatch) -> None:
         """A batch is being made durable: where places are free and nobody waits for one, the orders of its first jobs
         become so with it. They are sent when it is submitted."""
-        epoch = self._epoch()
-        if epoch is None or self._turns:
+        if (epoch := self._epoch()) is None or self._turns:
             return
         places = min(self._settings.running_jobs - self._ledger.running, _ORDERS_AT_ONCE)
         if places > 0 and (jobs := batch.recorded.next_jobs(places)):
@@ -277,8 +276,7 @@ class Scheduler:
 
     def _fill(self) -> None:
         self._filling = False
-        epoch = self._epoch()
-        if epoch is None:
+        if (epoch := self._epoch()) is None:
             return
         places = self._settings.running_jobs - self._ledger.running
         # Jobs that wait for their turn at the executor hold places, too: those of others must not become scarce.
@@ -305,9 +303,8 @@ class Scheduler:
 
     def _epoch(self) -> str | None:
         """Of the executor that takes orders; None: nothing can be ordered now."""
-        if self._worker is None or self._paused or self._ledger.problem is not None:
-            return None
-        return self._worker.epoch
+        worker, waits = self._worker, self._paused or self._ledger.problem is not None
+        return None if worker is None or waits else worker.epoch
 
     def _launch(self, batch: ActiveBatch, jobs: tuple[int, ...], epoch: str, *, hold: bool = False) -> bool:
         try:

@@ -150,9 +150,8 @@ class Ledger:
     def accept(self, batch: ActiveBatch, content: bytes, done: Done) -> None:
         """Records a new batch; its `batch.jsonl` has this content, or, where it is empty, is synced already."""
         self._in_flight += 1
-        self._commits.append(
-            accept_frame(batch.header.correlation_id, batch.job_count, content), partial(self._accepted, batch, done)
-        )
+        frame = accept_frame(batch.header.correlation_id, batch.job_count, content)
+        self._commits.append(frame, partial(self._accepted, batch, done))
 
     def record(self, batch: ActiveBatch, records: Sequence[Record], done: Done | None = None) -> bool:
         """Records what happened to a batch's jobs; what says nothing new is passed over. `done` is called in a later
@@ -221,13 +220,12 @@ class Ledger:
 
     def _accepted(self, batch: ActiveBatch, done: Done, error: OSError | None) -> None:
         self._in_flight -= 1
-        if error is not None:
-            self._discard(batch)
-        else:
+        if error is None:
             self._batches.add(batch)
             self.accounts.note(batch)
-            if batch.content:
-                self.files.write(batch)
+            self.files.write(batch)
+        else:
+            self._discard(batch)
         done(error)
 
     def _discard(self, batch: ActiveBatch) -> None:
