@@ -58,7 +58,8 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
         until(lambda: admin.get(batches["cancelled"]).counts.running, "it runs")
         admin.cancel(batches["cancelled"])
         batches["running"] = alice.submit("sleep 60")
-        until(lambda: alice.get(batches["running"]).counts.running, "it runs")
+        results = folder / "data" / "active" / batches["running"] / "results.jsonl"
+        until(lambda: results.exists() and b'"k":"start"' in results.read_bytes(), "that it runs is in its folder")
         log = folder / "logs" / "service.jsonl"
         until(lambda: batches["running"] in log.read_text(), "its call is in the log")
         os.kill(service.child("server"), signal.SIGSTOP)  # so that it writes nothing more

@@ -26,7 +26,7 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture
 def pki(tmp_path: Path) -> Pki:
-    return make_pki(tmp_path / "pki")
+    return make_pki(tmp_path / "pki", now=NOW)
 
 
 def revoked(pki: Pki) -> set[int]:
