@@ -38,12 +38,18 @@ def pki(tmp_path: Path) -> Pki:
     return make_pki(tmp_path / "pki", now=NOW)
 
 
-def faults(pki: Pki, now: datetime = NOW) -> list[str]:
-    return [str(fault) for fault in Verification(pki.root, now=now).faults]
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module is read long before: what is written now would be of the future."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC).replace(microsecond=0))
 
 
-def warnings(pki: Pki, now: datetime = NOW) -> list[str]:
-    return [str(warning) for warning in Verification(pki.root, now=now).warnings]
+def faults(pki: Pki, now: datetime | None = None) -> list[str]:
+    return [str(fault) for fault in Verification(pki.root, now=now or NOW).faults]
+
+
+def warnings(pki: Pki, now: datetime | None = None) -> list[str]:
+    return [str(warning) for warning in Verification(pki.root, now=now or NOW).warnings]
 
 
 def mend(said: str) -> None:

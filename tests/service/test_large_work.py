@@ -76,6 +76,13 @@ def every_other(jobs: int = JOBS) -> range:
     return range(1, jobs, 2)
 
 
+def results_of(service: Service, name: str) -> Path:
+    """Its results, once they say that the first job runs."""
+    results = folder_of(service, name) / "results.jsonl"
+    until(lambda: results.exists() and b'"k":"start"' in results.read_bytes(), "its folder says that it runs")
+    return results
+
+
 def ends_recorded(folder: Path) -> list[int]:
     """How many ends each job has in the batch's results."""
     with open(folder / "results.jsonl") as file:
@@ -151,6 +158,10 @@ def test_a_server_killed_in_the_middle_of_a_cancel_has_each_job_skipped_once_or_
     api = service.api()
     name = submit_many(api)
     results = folder_of(service, name) / "results.jsonl"
+    until(
+        lambda: results.exists() and b'"k":"start"' in results.read_bytes(),
+        "the first one runs, and its folder says so",
+    )
     before = results.stat().st_size
     call = api.schedule.CancelBatch.future(
         schedule_pb2.CancelBatchRequest(correlation_id=name, job_index=every_other()), **api.call()
@@ -172,6 +183,10 @@ def test_a_batch_that_fails_fast_does_so_although_its_server_died_right_after_th
     api = service.api()
     name = submit_many(api, jobs=1000, fail_fast=True)
     results = folder_of(service, name) / "results.jsonl"
+    until(
+        lambda: results.exists() and b'"k":"start"' in results.read_bytes(),
+        "the first one runs, and its folder says so",
+    )
     os.kill(service.pid, signal.SIGSTOP)
     server = service.child("server")
     os.kill(server, signal.SIGKILL)
