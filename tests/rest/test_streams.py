@@ -37,7 +37,7 @@ def test_a_running_job_is_followed_live_to_its_end(ours: Rest, scratch: Path) ->
         gate.touch()
         rest_of_it = [json.loads(line)["result"] for line in response]
     assert data_of([first, *rest_of_it]) == b"one\ntwo\n"
-    assert rest_of_it[-1]["end"] == {"totalBytes": "8", "state": "JOB_STATE_SUCCEEDED",
+    assert rest_of_it[-1]["end"] == {"totalBytes": "8", "droppedBytes": "0", "state": "JOB_STATE_SUCCEEDED",
                                      "endReason": "END_REASON_EXITED", "exitCode": 0}  # fmt: skip
 
 

@@ -157,11 +157,7 @@ def test_a_client_that_leaves_does_not_end_its_cancel(service: Service) -> None:
 def test_a_server_killed_in_the_middle_of_a_cancel_has_each_job_skipped_once_or_queued(service: Service) -> None:
     api = service.api()
     name = submit_many(api)
-    results = folder_of(service, name) / "results.jsonl"
-    until(
-        lambda: results.exists() and b'"k":"start"' in results.read_bytes(),
-        "the first one runs, and its folder says so",
-    )
+    results = results_of(service, name)
     before = results.stat().st_size
     call = api.schedule.CancelBatch.future(
         schedule_pb2.CancelBatchRequest(correlation_id=name, job_index=every_other()), **api.call()
@@ -182,11 +178,7 @@ def test_a_server_killed_in_the_middle_of_a_cancel_has_each_job_skipped_once_or_
 def test_a_batch_that_fails_fast_does_so_although_its_server_died_right_after_the_failure(service: Service) -> None:
     api = service.api()
     name = submit_many(api, jobs=1000, fail_fast=True)
-    results = folder_of(service, name) / "results.jsonl"
-    until(
-        lambda: results.exists() and b'"k":"start"' in results.read_bytes(),
-        "the first one runs, and its folder says so",
-    )
+    results = results_of(service, name)
     os.kill(service.pid, signal.SIGSTOP)
     server = service.child("server")
     os.kill(server, signal.SIGKILL)
