@@ -20,7 +20,7 @@ MOVES = 1000
 def test_a_batch_is_moved_to_the_finished_while_retention_removes_emptied_folders(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "data")
     layout.prepare()
-    done, files = threading.Event(), BatchFiles(Disk())
+    done, files = threading.Event(), BatchFiles(Disk(), layout.parents)
 
     def sweep() -> None:
         while not done.is_set():
@@ -41,10 +41,11 @@ def test_a_batch_is_moved_to_the_finished_while_retention_removes_emptied_folder
 
 
 def test_a_folder_that_cannot_be_moved_is_an_error_and_stays(tmp_path: Path) -> None:
+    files = BatchFiles(Disk(), threading.Lock())
     (tmp_path / "batch").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
-        BatchFiles(Disk()).move(str(tmp_path / "batch"), str(tmp_path / "file" / "batch"))
+        files.move(str(tmp_path / "batch"), str(tmp_path / "file" / "batch"))
     assert (tmp_path / "batch").is_dir()
     with pytest.raises(FileNotFoundError):
-        BatchFiles(Disk()).move(str(tmp_path / "gone"), str(tmp_path / "a" / "gone"))
+        files.move(str(tmp_path / "gone"), str(tmp_path / "a" / "gone"))

@@ -6,6 +6,7 @@ so that nothing is synced on the way. Blocks; one thread for all batches.
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from jobworker.server.store.disk import Disk
 from jobworker.server.store.layout import BATCH, RESULTS
 
 _OPEN_FILES = 16
-_MOVE_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,10 @@ class Update:
 class BatchFiles:
     """For one thread."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, parents: threading.Lock) -> None:
+        """`parents` is Layout's."""
         self._disk = disk
+        self._parents = parents
         self._open: OrderedDict[str, int] = OrderedDict()  # results.jsonl of batches that change much
 
     def apply(self, update: Update) -> None:
@@ -88,24 +90,19 @@ class BatchFiles:
         return fd
 
     def move(self, folder: str, place: str) -> None:
-        """Renames a folder to a place whose parents may be missing: retention removes emptied ones at any time, also
-        between our making them and the rename.
+        """Renames a folder to a place whose parents may be missing.
 
         Raises:
             OSError: it could not be moved; it is where it was.
         """
-        for left in reversed(range(_MOVE_TRIES)):
-            try:
-                if left < _MOVE_TRIES - 1:
-                    self._disk.make_folders(os.path.dirname(place))
+        try:
+            self._disk.rename(folder, place)
+        except FileNotFoundError:
+            if os.path.isdir(place) and not os.path.exists(folder):
+                return  # by a try before
+            with self._parents:
+                self._disk.make_folders(os.path.dirname(place))
                 self._disk.rename(folder, place)
-            except (FileNotFoundError, FileExistsError):
-                if os.path.isdir(place) and not os.path.exists(folder):
-                    return  # by a try before
-                if not left:
-                    raise
-            else:
-                return
 
     def forget(self, folder: str) -> None:
         """Closes what is open of a folder."""

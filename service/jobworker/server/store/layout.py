@@ -16,9 +16,11 @@ recount                                                 there while the log may 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -51,6 +53,7 @@ class Layout:
         self.damaged_root = f"{data}/damaged"
         self.stop_file = f"{data}/stop.json"
         self.recount_file = f"{data}/recount"
+        self.parents = threading.Lock()  # held where finished batches' parents are made for one, or removed as empty
 
     def prepare(self, *, empties_trash: bool = True) -> int:
         """Makes the folders, takes the lock and empties the trash.
@@ -120,11 +123,9 @@ class Layout:
     def bury_finished(self, folder: str) -> str | None:
         """The same of a finished batch, and without the folders above it that are empty then."""
         grave = self.bury(folder)
-        for above in (os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
-            try:
+        with self.parents, contextlib.suppress(OSError):  # it has others, or a new one
+            for above in (os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
                 os.rmdir(above)
-            except OSError:
-                break  # it has others, or a new one
         return grave
 
     def set_aside(self, folder: str) -> str:

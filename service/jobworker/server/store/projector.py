@@ -36,7 +36,7 @@ class Projector:
         self._accounts = accounts
         self._log = log
         self._thread = SerialThread(name="batch-files")
-        self._files = BatchFiles(disk)
+        self._files = BatchFiles(disk, layout.parents)
         self._writing: set[ActiveBatch] = set()
         self._changed: set[ActiveBatch] = set()  # of these, those that changed meanwhile
         self._gathered: dict[ActiveBatch, None] = {}  # to be written soon, in this order
