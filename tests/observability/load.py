@@ -14,8 +14,13 @@ from jobworker.v1 import admin_pb2, admin_pb2_grpc, auth_pb2, query_pb2, schedul
 from tests.harness.rest import rest
 from tests.harness.service import CALL_SECONDS, Api, Service
 
-SETTINGS = {"JOBS__RUNNING": "4", "JOBS__GRACE_SECONDS": "1", "LIMITS__STORED_BYTES": str(100 << 30)}
-"""So few places that jobs wait."""
+SETTINGS = {
+    "JOBS__RUNNING": "4",
+    "JOBS__GRACE_SECONDS": "1",
+    "LIMITS__STORED_BYTES": str(100 << 30),
+    "LIMITS__STORED_FILES": str(10_000_000),
+}
+"""So few places that jobs wait, and each figure that is there only with a limit."""
 
 
 class Load:
