@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jobworker.v1.query_pb2 import LogChunk
 
 _LINE_BYTES = 64 << 10  # of an unfinished line that is held back, in each log
+_GAPS_TOLD = 3  # of each log, one by one; who follows a flood has hundreds
 
 
 class LogSink:
@@ -32,6 +33,7 @@ class LogSink:
         self._prefixers = {id(o): _Prefixer(o) for o in self._outputs} if prefix else {}
         self._only = only
         self._note = note
+        self._gaps: dict[tuple[int, int], tuple[int, int]] = {}  # by job and stream: how many, and bytes untold
 
     def take(self, chunk: LogChunk) -> None:
         """One piece; it is out when this returns, but for a begun line with a prefix."""
@@ -39,9 +41,10 @@ class LogSink:
         if self._only is not OnlyStream.ALL and is_stderr != (self._only is OnlyStream.STDERR):
             return
         if chunk.HasField("gap"):
-            words = f"bytes {chunk.offset} to {chunk.offset + chunk.gap.length} are gone: {chunk.gap.reason}"
-            self._note(f"job {chunk.job_index}: {words}")
+            self._gap(chunk)
             return
+        if chunk.HasField("end"):
+            self._sum_gaps((chunk.job_index, chunk.stream))
         if chunk.HasField("end") and chunk.end.dropped_bytes:
             end = chunk.end.total_bytes + chunk.end.dropped_bytes
             self._note(
@@ -60,8 +63,25 @@ class LogSink:
 
     def close(self) -> None:
         """Writes what is held back of lines that never ended."""
+        for log in list(self._gaps):
+            self._sum_gaps(log)
         for prefixer in self._prefixers.values():
             prefixer.close()
+
+    def _gap(self, chunk: LogChunk) -> None:
+        log = (chunk.job_index, chunk.stream)
+        count, untold = self._gaps.get(log, (0, 0))
+        if count < _GAPS_TOLD:
+            words = f"bytes {chunk.offset} to {chunk.offset + chunk.gap.length} are gone: {chunk.gap.reason}"
+            self._note(f"job {chunk.job_index}: {words}")
+        else:
+            untold += chunk.gap.length
+        self._gaps[log] = count + 1, untold
+
+    def _sum_gaps(self, log: tuple[int, int]) -> None:
+        count, untold = self._gaps.pop(log, (0, 0))
+        if untold:
+            self._note(f"job {log[0]}: {untold} more bytes are gone, in {count - _GAPS_TOLD} places")
 
 
 class _Prefixer:
