@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -17,20 +16,10 @@ from jobpki.revoking import revoke
 from jobpki.rotation import finish_token_key, rotate_token_key
 from jobworker.server.errors import AuthReason, UnauthenticatedError
 from jobworker.server.identity.gate import Identity
-from tests.harness.pki import LOW_COST, Pki, make_pki
+from tests.harness.pki import LOW_COST, Pki
 
 GET = "/jobworker.v1.JobQueryService/GetBatch"
 HEALTH = "/grpc.health.v1.Health/Check"
-
-
-@pytest.fixture
-def pki(tmp_path: Path) -> Pki:
-    return make_pki(tmp_path)
-
-
-@pytest.fixture
-def problems() -> list[str]:
-    return []
 
 
 def start(pki: Pki, problems: list[str]) -> Identity:

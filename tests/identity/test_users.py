@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -13,17 +12,7 @@ from jobpki.directory import issue
 from jobpki.errors import PkiError
 from jobpki.users import Role
 from jobworker.server.identity.users import Users
-from tests.harness.pki import LOW_COST, Pki, make_pki
-
-
-@pytest.fixture
-def pki(tmp_path: Path) -> Pki:
-    return make_pki(tmp_path)
-
-
-@pytest.fixture
-def problems() -> list[str]:
-    return []
+from tests.harness.pki import LOW_COST, Pki
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from jobworker.server.model import BatchState, BatchView
 from jobworker.server.slices import Slices
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.finished import FinishedBatch
-from jobworker.server.store.layout import Layout
+from jobworker.server.store.layout import Layout, sorted_names
 
 _CACHED_BATCHES = 64
 _CACHED_JOBS = 1_000_000
@@ -145,13 +145,13 @@ class Batches:
     def _stored(self, owner: str, before: str) -> Iterator[tuple[str, str]]:
         root = self._layout.user_root(owner)
         bound = f"{CorrelationId(before).time:%Y-%m-%d/%H%M}" if before != "~" else "~"
-        for day in _falling(root):
+        for day in sorted_names(root, reverse=True):
             if day > bound[:10]:
                 continue
-            for minute in _falling(f"{root}/{day}"):
+            for minute in sorted_names(f"{root}/{day}", reverse=True):
                 if f"{day}/{minute}" > bound:
                     continue
-                for name in _falling(f"{root}/{day}/{minute}"):
+                for name in sorted_names(f"{root}/{day}/{minute}", reverse=True):
                     if name < before:
                         yield name, owner
 
@@ -180,10 +180,3 @@ class Batches:
             finished.close()
         for active in self.active.values():
             active.close()
-
-
-def _falling(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder), reverse=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -5,6 +5,7 @@ so that nothing is synced on the way. Blocks; one thread for all batches.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
@@ -56,17 +57,9 @@ class BatchFiles:
             disk.write(self._results(folder), update.lines, update.at)
 
     def _create(self, folder: str, content: bytes) -> None:
-        disk = self._disk
-        try:
-            disk.make_folder(folder)
-        except FileExistsError:
-            pass  # of a try before, or of a batch that never was
-        fd = disk.open(f"{folder}/{BATCH}")
-        try:
-            disk.write(fd, content, 0)
-            disk.truncate(fd, len(content))
-        finally:
-            disk.close(fd)
+        with contextlib.suppress(FileExistsError):  # made with its logs, or of a try before, or of what never was
+            self._disk.make_folder(folder)
+        self._disk.write_whole(f"{folder}/{BATCH}", content)
 
     def _append(self, folder: str, lines: bytes, at: int) -> None:
         fd = self._open.get(folder)

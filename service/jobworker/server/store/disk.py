@@ -34,6 +34,15 @@ class Disk:
             done = os.pwrite(fd, view, at)
             view, at = view[done:], at + done
 
+    def write_whole(self, path: str, content: bytes) -> None:
+        """Has a file hold these bytes and no others, by the calls above and below."""
+        fd = self.open(path)
+        try:
+            self.write(fd, content, 0)
+            self.truncate(fd, len(content))
+        finally:
+            self.close(fd)
+
     def write_synced(self, fd: int, data: bytes, at: int) -> None:
         """Writes all of it at an offset, durable when this returns: in one call where the file system can (pwritev2(2),
         RWF_DSYNC), which is half as many waits for the interpreter's lock."""

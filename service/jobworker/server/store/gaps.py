@@ -92,13 +92,7 @@ def _next_data(fd: int, at: int, size: int) -> int:
 
 
 def _write(path: str, found: list[Gap], disk: Disk, report: Callable[[str, str], object]) -> None:
-    content = json.dumps(found).encode()
     try:
-        fd = disk.open(path)
-        try:
-            disk.write(fd, content, 0)
-            disk.truncate(fd, len(content))
-        finally:
-            disk.close(fd)
+        disk.write_whole(path, json.dumps(found).encode())
     except OSError as e:
         report(path, f"what a power failure took of the log cannot be noted: {e}")

@@ -145,12 +145,16 @@ def _below(root: str, depth: int) -> Iterator[str]:
     if depth == 0:
         yield root
         return
-    try:
-        names = sorted(os.listdir(root))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in names:
+    for name in sorted_names(root):
         yield from _below(f"{root}/{name}", depth - 1)
+
+
+def sorted_names(folder: str, *, reverse: bool = False) -> list[str]:
+    """What is in a folder; nothing where it is gone, or is none."""
+    try:
+        return sorted(os.listdir(folder), reverse=reverse)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def log_name(index: int, stream: LogStream, job_count: int) -> str:

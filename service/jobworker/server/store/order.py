@@ -8,11 +8,10 @@ a client's clock may be, has its place by its id.
 from __future__ import annotations
 
 import heapq
-import os
 from collections.abc import Callable, Iterable, Iterator
 
 from jobworker.server.ids import CorrelationId, is_id
-from jobworker.server.store.layout import Layout
+from jobworker.server.store.layout import Layout, sorted_names
 
 
 def oldest_first(
@@ -43,11 +42,3 @@ def _by_id(layout: Layout, user: str) -> Iterator[tuple[float, str, str]]:
             for name in sorted_names(f"{root}/{day}/{minute}"):
                 if is_id(name):
                     yield CorrelationId(name).unix_ms / 1000, user, f"{root}/{day}/{minute}/{name}"
-
-
-def sorted_names(folder: str) -> list[str]:
-    """What is in a folder; nothing where it is gone, or is none."""
-    try:
-        return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []

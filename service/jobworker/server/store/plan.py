@@ -15,8 +15,8 @@ from jobworker.server.clocks import Now
 from jobworker.server.ids import is_id
 from jobworker.server.store.accounts import Accounts
 from jobworker.server.store.ages import Ages
-from jobworker.server.store.layout import RESULTS, Layout
-from jobworker.server.store.order import oldest_first, sorted_names
+from jobworker.server.store.layout import RESULTS, Layout, sorted_names
+from jobworker.server.store.order import oldest_first
 from jobworker.server.store.removals import Reason, Removal
 from jobworker.server.store.stored import Stored, stored_in
 

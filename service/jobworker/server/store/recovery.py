@@ -204,12 +204,7 @@ def _write_whole(path: str, content: bytes, disk: Disk) -> bytes:
     except FileNotFoundError:
         pass
     try:
-        fd = disk.open(path)
-        try:
-            disk.write(fd, content, 0)
-            disk.truncate(fd, len(content))
-        finally:
-            disk.close(fd)
+        disk.write_whole(path, content)
     except OSError as e:
         if e.errno not in _FULL:
             raise
