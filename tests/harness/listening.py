@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ class Stranger:
             "isolation_detail": "", "tree": "", "features": [], "stopping": False, "since": 1,
         }  # fmt: skip
         connection = Connection(self.socket)
-        connection.send({**hello, **more})
+        with suppress(ConnectionError):  # turned away by its uid before it said anything
+            connection.send({**hello, **more})
         self.socket.settimeout(60)
 
     def answer(self) -> bytes:
