@@ -14,7 +14,7 @@ import pytest
 
 from jobworker.client import Token
 from jobworker.ctl.tokens import TokenFile
-from jobworker.ctl.visible import visible, visible_json
+from jobworker.ctl.visible import VisibleBytes, visible, visible_json
 from tests.harness.jobctl import Jobctl, Terminal
 from tests.harness.lying import LyingService
 from tests.harness.pki import make_pki
@@ -159,15 +159,84 @@ def test_the_story_of_a_batch_steers_nothing_whatever_is_in_the_files(
     shown(jobctl, "trace", "--data", str(data / HOSTILE), "--logs", str(logs), batch)
 
 
-def test_the_bytes_of_logs_are_a_jobs_own_and_stay_as_they_are(jobctl: Jobctl) -> None:
-    raw = HOSTILE.encode()
-    escapes = "".join(f"\\{byte:03o}" for byte in raw)
-    batch = jobctl.id_of(f"printf '{escapes}'")
+# Each control of C0 and C1, the latter as a character and as a byte; an escape; text; what is no UTF-8, and its begin.
+PRINTED = (
+    b"".join(bytes([code]) for code in range(0x20) if code not in b"\t\n")
+    + "".join(map(chr, range(0x7F, 0xA0))).encode()
+    + bytes(range(0x80, 0xA0))
+    + b"\x1b[31mred\x1b[0m\r50%\r\n"
+    + "a\tZürich 北京 👩‍💻 \u202egnp.\u2069\n".encode()
+    + b"\xff\xc3(\xed\xa0\x80 \xe5\x8c"
+)
+PRINTED_SHOWN = (
+    "".join({8: r"\x08", 13: r"\r"}.get(code, f"\\x{code:02x}") for code in range(0x20) if code not in b"\t\n")
+    + "".join(f"\\x{code:02x}" for code in range(0x7F, 0xA0))
+    + "".join(f"\\x{code:02x}" for code in range(0x80, 0xA0))
+    + "\\x1b[31mred\\x1b[0m\\r50%\\r\n"
+    + "a\tZürich 北京 👩‍💻 \\u202egnp.\\u2069\n"
+    + r"\xff\xc3(\xed\xa0\x80 \xe5\x8c"
+).encode()
+
+
+def printf(data: bytes) -> str:
+    """A command that prints the bytes."""
+    return "printf '" + "".join(f"\\{byte:03o}" for byte in data) + "'"
+
+
+@pytest.fixture(scope="module")
+def printed(jobctl: Jobctl) -> str:
+    """A batch that printed all of it, to both of its outputs."""
+    batch = jobctl.id_of("--separate", f"{printf(PRINTED)}; {printf(PRINTED)} >&2")
     assert jobctl("wait", batch).returncode == 0
-    terminal = Terminal(jobctl, "logs", batch)
+    return batch
+
+
+def at_terminal(jobctl: Jobctl, *arguments: str) -> bytes:
+    """What it shows there, without the carriage returns that the terminal itself puts before line feeds (ONLCR)."""
+    terminal = Terminal(jobctl, *arguments)
     assert terminal.wait() == 0
-    assert terminal.output == raw
-    assert jobctl("run", f"printf '{escapes}'").stdout == raw
+    return terminal.output.replace(b"\r\n", b"\n")
+
+
+@pytest.mark.parametrize("options", [["logs"], ["logs", "-f"]], ids=" ".join)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_log_is_shown_at_a_terminal_and_steers_nothing(
+    jobctl: Jobctl, printed: str, options: list[str], stream: str
+) -> None:
+    assert at_terminal(jobctl, *options, "--stream", stream, printed) == PRINTED_SHOWN
+    assert at_terminal(jobctl, *options, "--raw", "--stream", stream, printed) == PRINTED
+
+
+def test_a_log_is_exact_on_a_pipe(jobctl: Jobctl, printed: str) -> None:
+    for options in ([], ["--raw"]):
+        done = jobctl("logs", *options, printed)
+        assert (done.stdout, done.stderr) == (PRINTED, PRINTED)
+
+
+def test_what_a_job_prints_is_shown_while_it_runs_and_steers_nothing(jobctl: Jobctl) -> None:
+    command = "; ".join(printf(bytes([byte])) for byte in PRINTED)
+    # Before it comes the bar of the submission.
+    assert at_terminal(jobctl, "run", command).endswith(b"K" + PRINTED_SHOWN)
+    assert at_terminal(jobctl, "run", "--raw", command).endswith(b"K" + PRINTED)
+
+
+def test_lines_with_a_prefix_steer_nothing(jobctl: Jobctl) -> None:
+    file = "printf '\\033[2J\\303'; exec printf '\\274\\n\\033'\ntrue\n"
+    batch = jobctl("submit", "-f", "-", stdin=file.encode()).stdout.decode().strip()
+    assert jobctl("wait", batch).returncode == 0
+    assert at_terminal(jobctl, "logs", batch) == "[0] \\x1b[2Jü\n[0] \\x1b\n".encode()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_a_character_or_a_sequence_in_two_pieces_is_shown_as_in_one(size: int) -> None:
+    shown = VisibleBytes("utf-8")
+    pieces = [PRINTED[i : i + size] for i in range(0, len(PRINTED), size)]
+    assert b"".join(map(shown.feed, pieces)) + shown.feed(b"", last=True) == PRINTED_SHOWN
+
+
+def test_a_terminal_that_is_not_utf_8_gets_what_it_has_and_none_of_its_controls() -> None:
+    # In UTF-8, this letter ends with 0x9b, which is CSI to a terminal of Latin-1.
+    assert VisibleBytes("iso8859-1").feed("Û北\x9b".encode()) == b"\xdb\\u5317\\x9b"
 
 
 def test_a_wrong_command_line_steers_nothing(jobctl: Jobctl) -> None:

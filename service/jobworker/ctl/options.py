@@ -56,6 +56,15 @@ PrefixOption = Annotated[
     ),
 ]
 
+RawOption = Annotated[
+    bool,
+    typer.Option(
+        "--raw",
+        help="At a terminal too, the bytes as they are, control characters and all. Elsewhere they always are.",
+        show_default=False,
+    ),
+]
+
 CommandArgument = Annotated[
     list[str] | None,
     typer.Argument(

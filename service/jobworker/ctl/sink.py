@@ -1,10 +1,12 @@
-"""Where the bytes of logs go: to our own outputs, exact, or line by line with each job's index before it."""
+"""Where the bytes of logs go: to our own outputs, exact but for a terminal, as they are or line by line with each job's
+index before it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from jobworker.ctl.options import OnlyStream
+from jobworker.ctl.visible import VisibleBytes
 from jobworker.v1.job_pb2 import LOG_STREAM_STDERR
 
 if TYPE_CHECKING:
@@ -22,51 +24,69 @@ class LogSink:
     def __init__(
         self,
         *,
-        stdout: BinaryIO,
-        stderr: BinaryIO,
+        stdout: TextIO,
+        stderr: TextIO,
         prefix: bool,
+        raw: bool = False,
         only: OnlyStream = OnlyStream.ALL,
         note: Callable[[str], None],
     ) -> None:
-        """`note` is told of bytes that are gone."""
-        self._outputs = (stdout, stderr)
-        self._prefixers = {id(o): _Prefixer(o) for o in self._outputs} if prefix else {}
+        """`raw`: a terminal gets the bytes as they are, too. `note` is told of bytes that are gone."""
+        self._outputs = (stdout.buffer, stderr.buffer)
+        self._prefixers = tuple(_Prefixer(o) for o in self._outputs) if prefix else ()
+        self._terminals = tuple(None if raw or not o.isatty() else o.encoding for o in (stdout, stderr))
+        self._visible: dict[tuple[int, int], VisibleBytes] = {}  # by job and stream, of those at a terminal
         self._only = only
         self._note = note
         self._gaps: dict[tuple[int, int], tuple[int, int]] = {}  # by job and stream: how many, and bytes untold
 
     def take(self, chunk: LogChunk) -> None:
-        """One piece; it is out when this returns, but for a begun line with a prefix."""
-        is_stderr = chunk.stream == LOG_STREAM_STDERR
-        if self._only is not OnlyStream.ALL and is_stderr != (self._only is OnlyStream.STDERR):
+        """One piece; it is out when this returns, but for a begun line with a prefix, or a begun character."""
+        log = (chunk.job_index, chunk.stream)
+        if self._only is not OnlyStream.ALL and _is_stderr(log) != (self._only is OnlyStream.STDERR):
             return
-        if chunk.HasField("gap"):
+        payload = chunk.WhichOneof("payload")
+        self._put(log, chunk.data, last=payload != "data")
+        if payload == "gap":
             self._gap(chunk)
-            return
-        if chunk.HasField("end"):
-            self._sum_gaps((chunk.job_index, chunk.stream))
-        if chunk.HasField("end") and chunk.end.dropped_bytes:
+        elif payload == "end":
+            self._end(chunk)
+
+    def close(self) -> None:
+        """Writes what is held back of lines and characters that never ended."""
+        for log in list(self._visible):
+            self._put(log, b"", last=True)
+        for log in list(self._gaps):
+            self._sum_gaps(log)
+        for prefixer in self._prefixers:
+            prefixer.close()
+
+    def _put(self, log: tuple[int, int], data: bytes, *, last: bool) -> None:
+        """`last`: what comes next does not go on from here."""
+        job, is_stderr = log[0], _is_stderr(log)
+        encoding = self._terminals[is_stderr]
+        if encoding is not None:
+            visible = self._visible.setdefault(log, VisibleBytes(encoding))
+            data = visible.feed(data, last=last)
+            if last:
+                del self._visible[log]
+        if self._prefixers:
+            self._prefixers[is_stderr].write(job, data)
+        else:
+            self._outputs[is_stderr].write(data)
+        self._outputs[is_stderr].flush()
+
+    def _end(self, chunk: LogChunk) -> None:
+        log = (chunk.job_index, chunk.stream)
+        if self._prefixers:
+            self._prefixers[_is_stderr(log)].end(chunk.job_index)
+        self._sum_gaps(log)
+        if chunk.end.dropped_bytes:
             end = chunk.end.total_bytes + chunk.end.dropped_bytes
             self._note(
                 f"job {chunk.job_index}: bytes {chunk.end.total_bytes} to {end} are gone: "
                 "the job printed more than its log may have"
             )
-        output = self._outputs[is_stderr]
-        prefixer = self._prefixers.get(id(output))
-        if prefixer is None:
-            output.write(chunk.data)
-        elif chunk.HasField("end"):
-            prefixer.end(chunk.job_index)
-        else:
-            prefixer.write(chunk.job_index, chunk.data)
-        output.flush()
-
-    def close(self) -> None:
-        """Writes what is held back of lines that never ended."""
-        for log in list(self._gaps):
-            self._sum_gaps(log)
-        for prefixer in self._prefixers.values():
-            prefixer.close()
 
     def _gap(self, chunk: LogChunk) -> None:
         log = (chunk.job_index, chunk.stream)
@@ -82,6 +102,10 @@ class LogSink:
         count, untold = self._gaps.pop(log, (0, 0))
         if untold:
             self._note(f"job {log[0]}: {untold} more bytes are gone, in {count - _GAPS_TOLD} places")
+
+
+def _is_stderr(log: tuple[int, int]) -> bool:
+    return log[1] == LOG_STREAM_STDERR
 
 
 class _Prefixer:
@@ -107,11 +131,11 @@ class _Prefixer:
             self._put(job, rest + b"\n")
         elif self._open == job:
             self._put(job, b"\n")
+        self._output.flush()
 
     def close(self) -> None:
         for job in list(self._begun):
             self.end(job)
-        self._output.flush()
 
     def _put(self, job: int, piece: bytes) -> None:
         """Part of a line, or its rest: another job's open line is ended first, the job's own goes on."""

@@ -1,9 +1,11 @@
 """Text of others as a terminal may show it: what would steer the terminal, or make text look like another, is written
-out. Nothing here knows whose text it is. The bytes of logs do not pass here: they are a job's own output.
+out. Nothing here knows whose text it is.
 """
 
 from __future__ import annotations
 
+import codecs
+import re
 import unicodedata
 
 # The general categories of Unicode: controls (C0, DEL, C1), format characters (which turn the direction of writing, or
@@ -11,12 +13,14 @@ import unicodedata
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Format characters that scripts and emoji are written with: they join and separate letters, and do nothing else.
 _JOINERS = frozenset({"\N{ZERO WIDTH NON-JOINER}", "\N{ZERO WIDTH JOINER}"})
+_MAYBE = re.compile(r"[^ -~]")  # all that may have to be written out
+_MAYBE_IN_LINES = re.compile(r"[^ -~\n\t]")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def visible(text: str) -> str:
     """The text on one line: control characters as `\\n`, `\\x1b`, `\\u202e`; everything else as it is."""
-    return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
+    return _MAYBE.sub(_shown, text)
 
 
 def visible_json(text: str) -> str:
@@ -24,7 +28,24 @@ def visible_json(text: str) -> str:
     return "".join(c if c == "\n" or not _steers(c) else _json_escape(c) for c in text)
 
 
-def _shown(character: str) -> str:
+class VisibleBytes:
+    """What a program wrote, as a terminal may show it, piece by piece: line feeds and tabs stay, other control
+    characters and bytes that are not UTF-8 are written out. A character that two pieces share is shown with the second.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        """`encoding`: the terminal's; what it lacks is written out."""
+        self._encoding = encoding
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def feed(self, data: bytes, *, last: bool = False) -> bytes:
+        """The next piece; a character that it only begins comes with the one after it, or now where it is the last."""
+        text = _MAYBE_IN_LINES.sub(_shown, self._decoder.decode(data, final=last))
+        return text.encode(self._encoding, "backslashreplace")
+
+
+def _shown(found: re.Match[str]) -> str:
+    character = found[0]
     if not _steers(character):
         return character
     code = ord(character)

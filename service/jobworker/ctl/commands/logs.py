@@ -7,7 +7,7 @@ import typer
 
 from jobworker.ctl.context import Context
 from jobworker.ctl.exits import CtlError, Exit
-from jobworker.ctl.options import Form, FormOption, IdArgument, JobsOption, OnlyStream, PrefixOption
+from jobworker.ctl.options import Form, FormOption, IdArgument, JobsOption, OnlyStream, PrefixOption, RawOption
 
 
 def logs(  # noqa: PLR0917 - typer passes options by name
@@ -22,9 +22,10 @@ def logs(  # noqa: PLR0917 - typer passes options by name
         OnlyStream, typer.Option("--stream", help="Of jobs with separate outputs: which.")
     ] = OnlyStream.ALL,
     prefix: PrefixOption = None,
+    raw: RawOption = False,
     output: FormOption = Form.TABLE,
 ) -> int:
-    """Print what jobs wrote, byte for byte.
+    """Print what jobs wrote, byte for byte; at a terminal, control characters are written out.
 
     Jobs with separate outputs write to ours as they did. A connection that breaks is taken up where it was. -o json
     prints the pieces, a LogChunk a line.
@@ -45,9 +46,10 @@ def logs(  # noqa: PLR0917 - typer passes options by name
                 raise CtlError(f"the batch has no job {max(job)}, only {job_count} jobs", Exit.NOT_FOUND)
             several = (len(job) if job else job_count) > 1
             sink = LogSink(
-                stdout=sys.stdout.buffer,
-                stderr=sys.stderr.buffer,
+                stdout=sys.stdout,
+                stderr=sys.stderr,
                 prefix=several and sys.stdout.isatty() if prefix is None else prefix,
+                raw=raw,
                 only=stream,
                 note=note,
             )

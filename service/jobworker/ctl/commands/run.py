@@ -36,13 +36,15 @@ def run(  # noqa: PLR0917 - typer passes options by name
     stdin: o.StdinOption = None,
     correlation_id: o.NameIdOption = None,
     prefix: o.PrefixOption = None,
+    raw: o.RawOption = False,
     output: o.FormOption = o.Form.TABLE,
 ) -> int:
     """Submit a batch, show its output live, and exit as its job did.
 
     The exit code is the job's, or 128 plus the signal that ended it; of several jobs, the first one (by index) that is
     not 0. Jobs without either, such as lost ones, count as 1. The first Ctrl-C cancels the batch and waits for its end,
-    the second leaves at once. -o json prints the pieces of the logs, a LogChunk a line.
+    the second leaves at once. At a terminal, control characters in what jobs print are written out. -o json prints
+    the pieces of the logs, a LogChunk a line.
 
     \b
     jobctl run 'echo hello; exit 3'
@@ -71,7 +73,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
             correlation_id=correlation_id,
         )
         async with shared.client() as client:
-            return await _Run(client, prefix=prefix, form=output).through(submission)
+            return await _Run(client, prefix=prefix, raw=raw, form=output).through(submission)
 
     return shared.run(main())
 
@@ -79,9 +81,10 @@ def run(  # noqa: PLR0917 - typer passes options by name
 class _Run:
     """One batch from its submission to its end."""
 
-    def __init__(self, client: "Client", *, prefix: bool | None, form: o.Form) -> None:
+    def __init__(self, client: "Client", *, prefix: bool | None, raw: bool, form: o.Form) -> None:
         self._client = client
         self._prefix = prefix
+        self._raw = raw
         self._form = form
         self._id = ""
         self._codes: dict[int, int] = {}  # jobs that did not succeed
@@ -121,7 +124,7 @@ class _Run:
         from jobworker.ctl.sink import LogSink
 
         prefix = several and sys.stdout.isatty() if self._prefix is None else self._prefix
-        sink = LogSink(stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, prefix=prefix, note=note)
+        sink = LogSink(stdout=sys.stdout, stderr=sys.stderr, prefix=prefix, raw=self._raw, note=note)
         async for chunk in self._client.follow(self._id, notice=note_retry):
             self._learn(chunk)
             if self._form is o.Form.JSON:
