@@ -167,7 +167,6 @@ class Died:
     began: float
     gone: float = float("inf")
     ended: float = float("inf")
-    server_too: bool = False  # nobody is left who knows what the executor had not started
 
 
 @dataclass

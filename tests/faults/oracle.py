@@ -15,10 +15,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from tests.faults.history import Batch, Follow, History, JobState, Kind, Log, Shown, Submission, Violation
+from tests.faults.history import Batch, Death, Follow, History, JobState, Kind, Log, Shown, Submission, Violation
 
 _FINAL_COUNTS = ("succeeded", "failed", "cancelled", "timed_out", "lost", "skipped")
-_AHEAD_JOBS = 8  # at most so many, and no more than run at a time, are ordered ahead (docs/CONTRIBUTING.md)
+_AHEAD_JOBS = (
+    64  # at most so many are ordered ahead, which nobody tells apart once the machine died (docs/CONTRIBUTING.md)
+)
 _OPEN_BATCH = ("QUEUED", "RUNNING")
 
 
@@ -159,8 +161,11 @@ def _judge_lost(history: History, batch: Batch, states: dict[int, JobState]) -> 
     # A job that reached its end, which nobody was told of any more, had left its place to another.
     marks = history.marks
     cut_off = sum(marks.started[batch.tag, i] > 0 and not marks.ended[batch.tag, i] for i in lost)
-    ahead = min(_AHEAD_JOBS, batch.parallelism)
-    could_take = sum(batch.parallelism + ahead * died.server_too for died in deaths if died.gone >= batch.submitted_at)
+    could_take = sum(
+        batch.parallelism + _AHEAD_JOBS * (died.kind is Death.MACHINE)
+        for died in deaths
+        if died.gone >= batch.submitted_at
+    )
     could_run = max(0, could_take - cut_off)
     history.undecided_lost |= {(batch.tag, index) for index in unmarked[:could_run]}
     for index in unmarked[could_run:]:

@@ -81,7 +81,7 @@ class Rig:
         try:
             self.service.stop()
         except AssertionError:
-            self._dies(Death.EXECUTOR, server_too=True).ended = time.monotonic()
+            self._dies(Death.EXECUTOR).ended = time.monotonic()
         self._history.interruptions.append(time.monotonic())
 
     # -- its processes
@@ -125,7 +125,7 @@ class Rig:
         """kill -9; the others are to go with it, in order: the executor is told to stop."""
         family = self.family()
         self._history.interruptions.append(time.monotonic())
-        died = self._dies(Death.EXECUTOR, server_too=True)
+        died = self._dies(Death.EXECUTOR)
         self._kill(family[0])
         self._gone(family)
         died.gone = died.ended = time.monotonic()
@@ -138,7 +138,7 @@ class Rig:
     def shoot(self, death: Death) -> None:
         """The first half of `kill_all`: nobody is waited for."""
         self._family = self.family()
-        self._dying = self._dies(death, server_too=True)
+        self._dying = self._dies(death)
         # Stopped before the first is killed: else the executor might hear of its parent's end, and end jobs in order.
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in self._family:
@@ -171,8 +171,8 @@ class Rig:
                 os.kill(pid, signal.SIGCONT)
         self._stopped = []
 
-    def _dies(self, death: Death, *, server_too: bool = False) -> Died:
-        died = Died(death, time.monotonic(), server_too=server_too)
+    def _dies(self, death: Death) -> Died:
+        died = Died(death, time.monotonic())
         self._history.deaths.append(died)
         return died
 

@@ -47,12 +47,13 @@ def test_a_lost_job_that_had_reached_its_end_had_left_its_place_to_another(histo
     assert kinds(history) == {Kind.LOST_UNSTARTED}
 
 
-def test_where_the_server_died_too_jobs_that_were_ordered_ahead_may_be_lost(history: History) -> None:
-    history.deaths.append(Died(Death.EXECUTOR, 15, 15.5, 16, server_too=True))
-    never_started(history, 0, 1, 2)
-    assert judge(history) == []
+def test_where_the_machine_died_jobs_that_were_ordered_ahead_may_be_lost(history: History) -> None:
+    history.deaths.append(Died(Death.EXECUTOR, 15, 15.5, 16))
     history.batches[TAG].parallelism = 1
+    never_started(history, 0, 1, 2)
     assert kinds(history) == {Kind.LOST_UNSTARTED}
+    history.deaths[-1].kind = Death.MACHINE
+    assert judge(history) == []
 
 
 def test_what_was_cancelled_may_be_cancelled_or_skipped(history: History) -> None:

@@ -25,7 +25,7 @@ class ModelWorker:
         self.listener: Listener | None = None
         self.holds = False
         self.waiting: set[str] = set()
-        self.never_started: frozenset[str] = frozenset()
+        self.never_started: dict[str, str] = {}
         self.running: dict[str, int] = {}
         self.ended: dict[str, JobEnd] = {}
         self.times_started: dict[str, int] = {}
@@ -83,7 +83,7 @@ class ModelWorker:
 
     def die(self, *, next_epoch: str) -> None:
         """The executor dies, with what it was sent; the next one is there."""
-        self.never_started = frozenset(self.waiting)
+        self.never_started = dict.fromkeys(self.waiting, self.epoch or "")
         for job_id in self.waiting:
             self._note("never started", job_id)
         self.waiting.clear()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from jobworker.executor.protocol import VERSION, Connection, Message
 from jobworker.server.model import JobEnd, JobSpec
 from jobworker.server.scheduling.local import LocalWorker
+from jobworker.server.scheduling.startflags import StartFlagFiles
 from jobworker.server.scheduling.worker import Attached, Order
 from tests.rpc.conftest import Lines
 
@@ -97,8 +99,13 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-async def worker() -> LocalWorker:
-    return LocalWorker(listener=Told(), log=Lines())
+def flags(tmp_path: Path) -> StartFlagFiles:
+    return StartFlagFiles(str(tmp_path), folder=str(tmp_path))
+
+
+@pytest.fixture
+async def worker(flags: StartFlagFiles) -> LocalWorker:
+    return LocalWorker(listener=Told(), flags=flags, log=Lines())
 
 
 def pictures(worker: LocalWorker) -> list[Attached]:
@@ -129,7 +136,7 @@ async def test_a_new_executor_is_attached_when_the_one_before_died_with_a_full_s
     second = await connected(worker, "e2")
     assert worker.epoch == "e2"
     # Of all that was on its way to the first one it is known that nothing started.
-    assert pictures(worker)[-1].never_started == {f"batch/{index}" for index in range(count)}
+    assert pictures(worker)[-1].never_started == {f"batch/{index}": "e1" for index in range(count)}
     second.close()
     worker.close()
 
@@ -152,29 +159,109 @@ async def test_what_an_executor_had_begun_when_it_died_is_told_from_what_it_had_
     first.close()
     await until(worker.gone.is_set)
     second = await connected(worker, "e2")
-    assert pictures(worker)[-1].never_started == {"batch/0", "batch/4", "batch/6"}
+    assert pictures(worker)[-1].never_started == dict.fromkeys(("batch/0", "batch/4", "batch/6"), "e1")
     # It is told again until it is recorded.
     worker.acknowledge(["batch/4"], at_once=True)
     worker.tell_again()
     await second.attach()
     await until(lambda: len(pictures(worker)) == 3)
-    assert pictures(worker)[-1].never_started == {"batch/0", "batch/6"}
+    assert pictures(worker)[-1].never_started == dict.fromkeys(("batch/0", "batch/6"), "e1")
     second.close()
     worker.close()
 
 
-async def test_a_dead_executor_can_begin_nothing_any_more_once_the_server_has_looked(worker: LocalWorker) -> None:
+async def test_of_an_executor_that_is_not_quite_dead_nothing_is_known(
+    worker: LocalWorker, flags: StartFlagFiles
+) -> None:
     first = await connected(worker, "e1")
     worker.start([order(0)])
     await first.hear("start")
-    memory, first.memory = first.memory, -1
+    held, first.memory = first.memory, -1  # by a thread of it that is still on its way out
     first.close()
     await until(worker.gone.is_set)
     second = await connected(worker, "e2")
-    with pytest.raises(PermissionError):
-        os.pwrite(memory, b"\1", 0)
-    os.close(memory)
+    assert pictures(worker)[-1].never_started == {}
+    os.close(held)
+    assert flags.take_others("e2") == {}  # nor later
     second.close()
+    worker.close()
+
+
+async def test_a_server_that_comes_when_both_have_died_knows_what_had_not_begun(flags: StartFlagFiles) -> None:
+    before = LocalWorker(listener=Told(), flags=flags, log=Lines())
+    first = await connected(before, "e1")
+    before.start([order(index) for index in range(4)])
+    message, _ = await first.hear("start")
+    at = {one["id"]: one["flag"] for one in message["orders"]}
+    os.pwrite(first.memory, b"\1", at["batch/2"])
+    before.acknowledge(["batch/3"])
+    first.close()  # and of the server before nothing is heard any more
+    after = LocalWorker(listener=Told(), flags=flags, log=Lines())
+    second = await connected(after, "e2")
+    assert pictures(after)[-1].never_started == dict.fromkeys(("batch/0", "batch/1"), "e1")
+    for thing in (second, before, after):
+        thing.close()
+
+
+async def test_a_server_that_takes_over_goes_on_with_the_flags_of_the_executor_that_lives(
+    flags: StartFlagFiles,
+) -> None:
+    before = LocalWorker(listener=Told(), flags=flags, log=Lines())
+    first = await connected(before, "e1")
+    before.start([order(0), order(1)])
+    message, _ = await first.hear("start")
+    os.pwrite(first.memory, b"\1", message["orders"][1]["flag"])
+    os.close(first.memory)
+    first.memory = -1
+    after = LocalWorker(listener=Told(), flags=flags, log=Lines())
+    again = await connected(after, "e1")
+    after.start([order(2)])
+    sent, _ = await again.hear("start")
+    assert sent["orders"][0]["flag"] not in {one["flag"] for one in message["orders"]}
+    again.close()
+    await until(after.gone.is_set)
+    second = await connected(after, "e2")
+    assert pictures(after)[-1].never_started == dict.fromkeys(("batch/0", "batch/2"), "e1")
+    for thing in (first, second, before, after):
+        thing.close()
+
+
+async def test_an_order_that_was_given_twice_is_not_started_if_neither_is(
+    worker: LocalWorker, flags: StartFlagFiles
+) -> None:
+    first = await connected(worker, "e1")
+    worker.start([order(0), order(1)])
+    worker.start([order(0), order(1)])
+    await first.hear("start")
+    message, _ = await first.hear("start")
+    os.pwrite(first.memory, b"\1", message["orders"][1]["flag"])
+    first.close()
+    await until(worker.gone.is_set)
+    assert flags.take_others("e2") == {"batch/0": "e1"}
+    worker.close()
+
+
+def test_files_of_other_users_are_not_believed(tmp_path: Path) -> None:
+    flags = StartFlagFiles(str(tmp_path), folder=str(tmp_path))
+    flags.of("e1").close()
+    (path,) = tmp_path.iterdir()
+    path.chmod(0o666)
+    with pytest.raises(PermissionError):
+        flags.of("e1")
+    assert flags.take_others("e2") == {}
+    assert path.exists()
+
+
+async def test_nothing_is_left_of_an_executor_that_ended_in_order(worker: LocalWorker, tmp_path: Path) -> None:
+    first = await connected(worker, "e1")
+    worker.start([order(0)])
+    await first.hear("start")
+    assert len(list(tmp_path.iterdir())) == 1
+    worker.acknowledge(["batch/0"])
+    worker.stopping.set()
+    first.close()
+    await until(worker.gone.is_set)
+    assert list(tmp_path.iterdir()) == []
     worker.close()
 
 
@@ -187,7 +274,7 @@ async def test_of_an_executor_of_the_release_before_nothing_is_known(worker: Loc
     first.close()
     await until(worker.gone.is_set)
     second = await connected(worker, "e2")
-    assert pictures(worker)[-1].never_started == set()
+    assert pictures(worker)[-1].never_started == {}
     second.close()
     worker.close()
 

@@ -24,6 +24,7 @@ from jobworker.server.scheduling.local import LocalWorker
 from jobworker.server.scheduling.order import RunSettings
 from jobworker.server.scheduling.quotas import AcceptLimits
 from jobworker.server.scheduling.scheduler import Scheduler
+from jobworker.server.scheduling.startflags import StartFlagFiles
 from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.layout import Layout
@@ -92,7 +93,7 @@ class Server:
             batches=self.batches, ledger=self.ledger, settings=SETTINGS, clock_ns=time.time_ns, log=log,
             observer=observer, slices=slices,
         )  # fmt: skip
-        self.worker = LocalWorker(listener=self.scheduler, log=log)
+        self.worker = LocalWorker(listener=self.scheduler, flags=StartFlagFiles(self.layout.data), log=log)
         self.acceptor = Acceptor(
             layout=self.layout, batches=self.batches, ledger=self.ledger, syncer=self.syncer,
             limits=LIMITS,

@@ -21,7 +21,7 @@ server -> executor
     start    epoch, orders: [Order]; descriptors, per order: stdin if it says so, then its log, or two: stdout, stderr
     stop     ids, reason ("cancelled", "interrupted"), grace (seconds or null: that of the order)
     ack      ids: these ends are recorded, forget them
-    flags    epoch; descriptor: memory, in which the orders that follow have a byte each (to an executor with the
+    flags    epoch; descriptor: a file, in which the orders that follow have a byte each (to an executor with the
              feature "flags", after its hello; startflags.py)
     over     batches: no job of these starts any more (to an executor with the feature "work")
     batches  ids: these alone are unfinished, after an attach (the same)
@@ -95,7 +95,7 @@ class OrderLimits(TypedDict, total=False):
 class OrderExtra(TypedDict, total=False):
     """What may be left out."""
 
-    flag: int  # which byte of the memory of `flags` is set when it is about to be started
+    flag: int  # which byte of the file of `flags` is set when it is about to be started
     log_policy: str  # END_JOB where it is not said
 
 

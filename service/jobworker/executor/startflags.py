@@ -1,8 +1,7 @@
-"""Memory that is shared with the server, a byte for each order: set just before the order's process is started. A
-server that sees this executor die knows by it which orders were never started, and may give them to the next one.
+"""A file that is shared with the server, a byte for each order: set just before the order's process is started. When
+this executor is gone a server knows by it which orders were never started, and may give them to the next one.
 
-Before it looks the server seals the memory (F_SEAL_WRITE, fcntl(2)). From then on nothing can be set here, and so
-nothing is started, should this process live a little longer.
+It looks when the lock that the descriptor holds is free (flock(2)): then the last thread here is gone.
 """
 
 import errno
@@ -18,11 +17,11 @@ class StartFlags:
         self._fd = -1  # or, while it lacks that, the one of the session before, for the orders that came in it
 
     def begin_session(self) -> None:
-        """Another session: its memory is to come."""
+        """Another session: its file is to come."""
         self.held = False
 
     def hold(self, fd: int) -> None:
-        """Takes the descriptor of the memory over."""
+        """Takes the descriptor of the file over."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd

@@ -43,6 +43,7 @@ from jobworker.server.scheduling.accept import Acceptor
 from jobworker.server.scheduling.drain import Drain
 from jobworker.server.scheduling.local import LocalWorker
 from jobworker.server.scheduling.scheduler import Scheduler
+from jobworker.server.scheduling.startflags import StartFlagFiles
 from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.ends import read_ends
@@ -214,7 +215,7 @@ async def _start(  # noqa: PLR0915
     drain = Drain(path=layout.stop_file, work=scheduler, unfinished=batches.unfinished, now=partial(now, boot), log=log)
     parts.callback(drain.close)
     scheduler.resumed = drain.again
-    worker = LocalWorker(listener=scheduler, log=log)
+    worker = LocalWorker(listener=scheduler, flags=StartFlagFiles(layout.data), log=log)
     scheduler.use(worker)
     parts.callback(worker.close)
     if link is not None:

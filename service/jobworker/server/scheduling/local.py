@@ -16,7 +16,7 @@ from typing import Any
 from jobworker.executor import protocol
 from jobworker.server.model import JobEnd, LogPolicy
 from jobworker.server.scheduling import translate
-from jobworker.server.scheduling.startflags import StartFlags
+from jobworker.server.scheduling.startflags import StartFlagFiles, StartFlags
 from jobworker.server.scheduling.worker import Attached, Listener, Order, Short
 from jobworker.server.slices import one_slice
 from jobworker.server.telemetry.log import Log
@@ -31,7 +31,7 @@ _ACK_SECONDS = 0.02
 class LocalWorker:
     """A Worker. `connect` gives it a socket, and again after the connection ended."""
 
-    def __init__(self, *, listener: Listener, log: Log) -> None:
+    def __init__(self, *, listener: Listener, flags: StartFlagFiles, log: Log) -> None:
         self.epoch: str | None = None
         self.short: Short | None = None  # what the executor lacks now
         self.epochs = 0  # executors seen, one after another
@@ -46,8 +46,9 @@ class LocalWorker:
         self._waiting_ids: set[str] = set()
         self._running: dict[str, int] = {}
         self._ended: dict[str, JobEnd] = {}
+        self._flag_files = flags
         self._flags: StartFlags | None = None  # of the epoch seen last
-        self._never_started: set[str] = set()  # by executors before, and not taken back yet
+        self._never_started: dict[str, str] = {}  # by executors before, of these epochs, and not taken back yet
         self._outbox: deque[tuple[protocol.Message, list[int]]] = deque()
         self._waiting = False
         self._said_no_policies = False  # of this connection
@@ -84,6 +85,9 @@ class LocalWorker:
         self._waiting = False  # for room in a socket that is gone
         self.gone.set()
         self._detach()
+        if self._flags is not None and self.stopping.is_set():
+            self._flags.close(remove=True)
+            self._flags = None
 
     # -- Worker
 
@@ -115,9 +119,9 @@ class LocalWorker:
         if not self._acks:
             asyncio.get_running_loop().call_later(_ACK_SECONDS, self._send_acks)
         self._acks += ids
-        self._never_started.difference_update(ids)
-        if self._flags is not None:
-            for job_id in ids:
+        for job_id in ids:
+            self._never_started.pop(job_id, None)
+            if self._flags is not None:
                 self._flags.take_back(job_id)
         if at_once:  # behind the next order of such a job it would be taken for that of its end
             self._send_acks()
@@ -311,7 +315,7 @@ class LocalWorker:
             waiting=frozenset(self._waiting_ids),
             running=self._running,
             ended=self._ended,
-            never_started=frozenset(self._never_started),
+            never_started=dict(self._never_started),
         )
         self._waiting_ids, self._running, self._ended = set(), {}, {}
         log = self._log.info if picture.isolation != "none" else self._log.warning
@@ -327,17 +331,18 @@ class LocalWorker:
         self._listener.attached(picture)
 
     def _share_flags(self, hello: dict[str, Any]) -> None:
-        """Looks at those of the executor before, if that is gone, and shares some with this one."""
+        """Looks at those of the executors before, and shares some with this one."""
         if self._flags is not None and self._flags.epoch != hello["epoch"]:
-            self._never_started |= self._flags.end()
+            self._flags.close()
             self._flags = None
+        self._never_started |= self._flag_files.take_others(hello["epoch"])
         if "flags" not in hello["features"]:
             return
         # Without them, an executor that dies may have started all that it was sent.
         with contextlib.suppress(OSError):
             if self._flags is None:
-                self._flags = StartFlags(hello["epoch"])
-            self._send({"m": "flags", "epoch": hello["epoch"]}, [os.dup(self._flags.fd)])
+                self._flags = self._flag_files.of(hello["epoch"])
+            self._send({"m": "flags", "epoch": hello["epoch"]}, [self._flags.share()])
 
     def _detach(self) -> None:
         self._hello = self.epoch = self.short = None

@@ -194,7 +194,7 @@ class Scheduler:
                     continue
                 if job_id in self._launcher.under_way:
                     continue  # no executor was sent it yet
-                if epoch != picture.epoch and job_id not in picture.never_started:
+                if epoch != picture.epoch and picture.never_started.get(job_id) != epoch:
                     lost.append((batch, index, epoch))
                 else:
                     returned.append(index)

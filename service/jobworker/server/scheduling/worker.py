@@ -3,7 +3,8 @@ server (local.py)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from jobworker.server.model import JobEnd, JobSpec, LogPolicy
@@ -47,7 +48,8 @@ class Attached:
     waiting: frozenset[str]  # ids it holds until a slot is free
     running: dict[str, int]  # id -> when it started, Unix nanoseconds
     ended: dict[str, JobEnd]  # not acknowledged yet
-    never_started: frozenset[str] = frozenset()  # ids that executors before it were sent, and for certain did not start
+    # Ids that executors before it were sent, and for certain did not start; the epoch of each of these.
+    never_started: Mapping[str, str] = field(default_factory=dict)
 
 
 class Worker(Protocol):
