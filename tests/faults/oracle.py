@@ -18,9 +18,7 @@ from collections.abc import Iterable, Iterator
 from tests.faults.history import Batch, Death, Follow, History, JobState, Kind, Log, Shown, Submission, Violation
 
 _FINAL_COUNTS = ("succeeded", "failed", "cancelled", "timed_out", "lost", "skipped")
-_AHEAD_JOBS = (
-    64  # at most so many are ordered ahead, which nobody tells apart once the machine died (docs/CONTRIBUTING.md)
-)
+_AHEAD_JOBS = 64  # at most so many are ordered ahead; once the machine died nobody tells them apart (CONTRIBUTING.md)
 _OPEN_BATCH = ("QUEUED", "RUNNING")
 
 
