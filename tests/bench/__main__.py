@@ -16,14 +16,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import batch, idle, latency, memory, slices, spawning, stored, stream, telemetry, unary
+from tests.bench import batch, idle, latency, memory, others, slices, spawning, stored, stream, telemetry, unary
 from tests.bench.row import Row
 from tests.bench.run import Run
 
 # In this order: those that leave many files behind come last.
 MEASURES: dict[str, Callable[[Run], Iterator[Row]]] = {
     module.__name__.rpartition(".")[2]: module.measure
-    for module in (unary, latency, idle, stream, spawning, batch, telemetry, memory, stored, slices)
+    for module in (unary, latency, others, idle, stream, spawning, batch, telemetry, memory, stored, slices)
 }
 NAMED_ONLY = {"slices"}  # attacks, not use: half an hour
 

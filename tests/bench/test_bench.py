@@ -22,7 +22,7 @@ GET_BATCH = "/jobworker.v1.JobQueryService/GetBatch"
 
 
 def test_quick_measures_come_out_as_rows_for_programs(tmp_path: Path) -> None:
-    names = ["unary", "latency", "stored"]
+    names = ["unary", "latency", "others", "stored"]
     found = tmp_path / "rows.json"
     arguments = [sys.executable, "-m", "tests.bench", "--quick", "--only", *names, "--json", str(found)]
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=600)

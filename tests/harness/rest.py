@@ -6,11 +6,17 @@ import contextlib
 import gzip
 import http.client
 import json
+import re
 import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
+
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pool, json_format
+from google.protobuf.message import Message
 
 from tests.harness.pki import client_context
 from tests.harness.service import CALL_SECONDS, Service
@@ -110,6 +116,30 @@ def rest(service: Service, user: str = "alice", *, login: bool = True) -> Rest:
         assert answer.status == 200, answer.body
         found.token = answer.json["accessToken"]
     return found
+
+
+def bindings(method: str, request: Message | None) -> list[tuple[str, str, bytes | None, str]]:
+    """HTTP method, path, body and its type, for each binding of a method."""
+    service, _, name = method.removeprefix("/").partition("/")
+    found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+    rule = found.GetOptions().Extensions[annotations_pb2.http]
+    return [_binding(one, request) for one in (rule, *rule.additional_bindings) if one.WhichOneof("pattern")]
+
+
+def _binding(rule: Any, request: Message | None) -> tuple[str, str, bytes | None, str]:
+    verb = rule.WhichOneof("pattern")
+    values = {} if request is None else json_format.MessageToDict(request, preserving_proto_field_name=True)
+
+    def value(variable: re.Match[str]) -> str:
+        found = values.pop(variable[1], 0)
+        return str(found[0] if isinstance(found, list) else found)
+
+    path = re.sub(r"\{(\w+)\}", value, getattr(rule, verb))
+    if not rule.body:
+        return verb.upper(), f"{path}?{urlencode(values, doseq=True)}", None, ""
+    if request is None:  # a stream, with nothing in it
+        return verb.upper(), path, b"", "application/x-ndjson"
+    return verb.upper(), path, json.dumps(values).encode(), "application/json"
 
 
 @dataclass(frozen=True)

@@ -89,24 +89,16 @@ async def test_a_login_opens_the_door(identity: Identity, pki: Pki, clock: Clock
     assert principal.certificate_expires_at > principal.token_expires_at
 
 
-async def test_each_role_may_call_what_the_table_says_and_nothing_else(identity: Identity, pki: Pki) -> None:
-    allowed: dict[str, set[str]] = {}
-    for user in ("vic", "alice", "admin"):
-        token, pem = await bearer(identity, pki, user), pki.certificate_pem(user)
-        allowed[user] = set()
-        for method in (*LEAST_ROLE, UNKNOWN):
-            try:
-                identity.authenticate(method=method, certificate_pem=pem, authorization=token)
-            except PermissionDeniedError:
-                continue
-            allowed[user].add(method.rpartition("/")[2])
-    reads = {"SearchJob", "StreamLogs", "GetBatch", "WaitBatch", "ListBatches"}
-    free = {"Login", "Check", "List", "Watch", "ServerReflectionInfo"}
-    writes = {"ExecuteJob", "ExecuteJobs", "CancelBatch"}
-    assert allowed["vic"] == reads | free
-    assert allowed["alice"] == reads | free | writes
-    steers = {"GetStatus", "StartService", "StopService", "GetConfig", "UpdateConfig", "PlanRetention"}
-    assert allowed["admin"] == reads | free | writes | steers | {"DoesNotExist"}
+async def test_a_method_that_the_table_does_not_name_is_for_administrators(identity: Identity, pki: Pki) -> None:
+    for user in ("vic", "alice"):
+        with pytest.raises(PermissionDeniedError):
+            identity.authenticate(
+                method=UNKNOWN,
+                certificate_pem=pki.certificate_pem(user),
+                authorization=await bearer(identity, pki, user),
+            )
+    token = await bearer(identity, pki, "admin")
+    identity.authenticate(method=UNKNOWN, certificate_pem=pki.certificate_pem("admin"), authorization=token)
 
 
 def test_the_table_names_every_method_of_the_service() -> None:

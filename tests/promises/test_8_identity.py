@@ -1,5 +1,6 @@
 """No handshake without a certificate of this authority; a token works only with the key it was issued to; through the
-API nobody sees another's batches but an administrator."""
+API nobody sees another's batches but an administrator. Every method with every caller is in
+tests/rpc/test_every_caller.py."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from jobpki.layout import Layout
 from jobpki.users import Role, read_users, write_users
 from jobworker.v1 import auth_pb2, job_pb2, query_pb2, schedule_pb2
 from tests.harness.forge import forge
-from tests.harness.pki import LOW_COST, make_pki
+from tests.harness.pki import LOW_COST
 from tests.harness.refusal import Refusal, refused
 from tests.harness.service import Api, Service, running
 from tests.harness.wait import until
@@ -78,24 +79,10 @@ def client(shared_service: Service) -> Iterator[Callable[[Path], Api]]:
 # The handshake
 
 
-def test_without_a_certificate_there_is_no_handshake(shared_service: Service) -> None:
-    credentials = grpc.ssl_channel_credentials((shared_service.pki / "clients/alice/ca.crt").read_bytes())
-    options = [("grpc.ssl_target_name_override", "localhost")]
-    with grpc.secure_channel(f"127.0.0.1:{shared_service.port}", credentials, options) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        assert refused(lambda: stub.Check(health_pb2.HealthCheckRequest(), timeout=30)).name == "UNAVAILABLE"
+def test_without_tls_there_is_no_call(shared_service: Service) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{shared_service.port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         assert refused(lambda: stub.Check(health_pb2.HealthCheckRequest(), timeout=30)).name == "UNAVAILABLE"
-
-
-def test_a_certificate_of_another_authority_has_no_handshake(
-    shared_service: Service, client: Callable[[Path], Api], tmp_path: Path
-) -> None:
-    other = make_pki(tmp_path / "other")
-    bundle = other.client("alice")
-    (bundle / "ca.crt").write_bytes((shared_service.pki / "ca/ca.crt").read_bytes())
-    assert refused(once(client(bundle), password=other.passwords["alice"])).name == "UNAVAILABLE"
 
 
 def test_an_expired_certificate_is_refused(
@@ -131,18 +118,6 @@ def test_an_expired_token_is_refused_and_a_new_login_helps(tmp_path: Path) -> No
 def _reason(call: Callable[[], object], reason: str) -> Refusal | None:
     found = refused(call)
     return found if found.reason == reason else None
-
-
-def test_a_token_works_over_no_other_certificate(
-    shared_service: Service, alice: Api, client: Callable[[Path], Api], tmp_path: Path
-) -> None:
-    others = [shared_service.pki / "clients/bob", forge(shared_service.pki, tmp_path / "second", "alice")]
-    for bundle in others:
-        thief = client(bundle)
-        thief.token = alice.token
-        found = refused(get(thief))
-        assert (found.name, found.reason) == ("UNAUTHENTICATED", "TOKEN_FOREIGN")
-    assert refused(get(alice)).name == "NOT_FOUND"
 
 
 def test_a_renewed_certificate_with_the_same_key_keeps_its_tokens(
@@ -274,27 +249,13 @@ def test_a_damaged_users_file_leaves_the_last_good_one_in_force(service: Service
 # Whose batches
 
 
-def readers(api: Api, batch: str) -> dict[str, Callable[[], object]]:
-    """Each call that names a batch."""
-    return {
-        "GetBatch": lambda: api.get(batch),
-        "WaitBatch": lambda: api.query.WaitBatch(query_pb2.WaitBatchRequest(correlation_id=batch), **api.call()),
-        "SearchJob": lambda: api.query.SearchJob(query_pb2.SearchJobRequest(correlation_id=batch), **api.call()),
-        "StreamLogs": lambda: api.follow(batch),
-        "CancelBatch": lambda: api.cancel(batch),
-    }
-
-
 @pytest.mark.parametrize("state", ["running", "finished"])
 def test_nobody_sees_anothers_batch_but_an_administrator(shared_service: Service, alice: Api, state: str) -> None:
     bob, admin = shared_service.api("bob"), shared_service.api("admin")
     batch = alice.submit("echo secret; sleep 600" if state == "running" else "echo secret")
     if state == "finished":
         alice.wait(batch)
-    for name, call in readers(bob, batch).items():
-        found, unknown = refused(call), refused(readers(bob, UNKNOWN)[name])
-        assert found.name == "NOT_FOUND", name
-        assert found.message.replace(batch, UNKNOWN) == unknown.message, name
+    assert refused(get(bob, batch)).name == "NOT_FOUND"
     assert batch not in listed(bob)
     assert batch in listed(alice)
     assert batch in listed(admin)
