@@ -89,6 +89,19 @@ def test_waiting_has_an_end_of_its_own(jobctl: Jobctl) -> None:
     assert jobctl("wait", batch).returncode == 1
 
 
+def test_waiting_is_one_call_however_long_it_lasts(jobctl: Jobctl) -> None:
+    batch = jobctl.id_of("sleep 2")
+    assert jobctl("wait", batch).returncode == 0
+    log = jobctl.service.folder / "logs" / "service.jsonl"
+
+    def calls() -> list[str]:
+        lines = [json.loads(line) for line in log.read_text().splitlines() if batch in line]
+        return sorted(line["method"].rpartition("/")[2] for line in lines if line["event"] == "rpc")
+
+    until(lambda: "WaitBatch" in calls(), "its line")
+    assert [name for name in calls() if not name.startswith("Execute")] == ["GetBatch", "WaitBatch"]
+
+
 def test_waiting_at_a_terminal_shows_how_far_it_is(jobctl: Jobctl) -> None:
     batch = jobctl("submit", "-f", "-", "-p", "1", stdin=b"true\nsleep 600\ntrue\n").stdout.decode().strip()
     terminal = Terminal(jobctl, "wait", batch)

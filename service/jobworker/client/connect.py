@@ -30,7 +30,7 @@ from jobworker.v1.schedule_pb2 import CancelBatchRequest, JobRequest, JobRespons
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
     from types import TracebackType
 
     import grpc.aio
@@ -152,12 +152,18 @@ class Client:
         *,
         timeout_seconds: float | None = None,
         patience_seconds: float = LONG_PATIENCE_SECONDS,
+        progress: Callable[[Batch], object] | None = None,
     ) -> Batch:
         """The batch once it is final, or as it is when `timeout_seconds` have passed. `patience_seconds` is how long in
-        a row the service may be away meanwhile.
+        a row the service may be away meanwhile. `progress` is told of the batch at the beginning and, the longer it
+        lasts the less often, as it is then.
         """
         return await wait(
-            self._connection, correlation_id, timeout_seconds=timeout_seconds, patience_seconds=patience_seconds
+            self._connection,
+            correlation_id,
+            timeout_seconds=timeout_seconds,
+            patience_seconds=patience_seconds,
+            progress=progress,
         )
 
     async def cancel(

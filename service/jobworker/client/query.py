@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import grpc.aio
 from jobworker.client.connection import Connection, Metadata, metadata
 from jobworker.client.errors import JobworkerError, from_rpc
 from jobworker.client.retry import Backoff, passes_by_itself
+from jobworker.v1.job_pb2 import BATCH_STATE_RUNNING
 from jobworker.v1.query_pb2 import (
     GetBatchRequest,
     ListBatchesRequest,
@@ -20,28 +22,50 @@ from jobworker.v1.query_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from jobworker.v1.job_pb2 import Batch
 
+# Progress is told when a tenth as long again has passed, within these bounds: some 80 calls in the first hour.
+_PROGRESS_SHARE = 0.1
+_PROGRESS_SECONDS_LEAST, _PROGRESS_SECONDS_MOST = 1.0, 120.0
+
 
 async def wait(
-    connection: Connection, correlation_id: str, *, timeout_seconds: float | None, patience_seconds: float
+    connection: Connection,
+    correlation_id: str,
+    *,
+    timeout_seconds: float | None,
+    patience_seconds: float,
+    progress: Callable[[Batch], object] | None,
 ) -> Batch:
-    """The batch once it is final, or as it is when `timeout_seconds` have passed; over restarts of the service."""
+    """The batch once it is final, or as it is when `timeout_seconds` have passed; over restarts of the service.
+
+    Without `progress` it is one call, after one look. With it the call ends now and then, for the batch to be told.
+    """
     # A service that is not there at all is told soon; one that goes while we wait is waited for.
     first = GetBatchRequest(correlation_id=correlation_id)
-    await connection.call(lambda pairs: connection.query.GetBatch(first, metadata=pairs))
+    batch = await connection.call(lambda pairs: connection.query.GetBatch(first, metadata=pairs))
     now = asyncio.get_running_loop().time
-    end = None if timeout_seconds is None else now() + timeout_seconds
+    began = now()
+    end = math.inf if timeout_seconds is None else began + timeout_seconds
+    told = math.inf  # until when a call may last
 
     async def attempt(pairs: Metadata) -> Batch:
         request = WaitBatchRequest(correlation_id=correlation_id)
-        if end is not None:
-            request.timeout.FromTimedelta(timedelta(seconds=max(0.0, end - now())))
+        if (last := min(end, told)) < math.inf:
+            request.timeout.FromTimedelta(timedelta(seconds=max(0.0, last - now())))
         return await connection.query.WaitBatch(request, metadata=pairs)
 
-    return await connection.call(attempt, patience_seconds=patience_seconds)
+    while batch.state <= BATCH_STATE_RUNNING:
+        if progress is not None:
+            progress(batch)
+            pause = (now() - began) * _PROGRESS_SHARE
+            told = now() + min(max(pause, _PROGRESS_SECONDS_LEAST), _PROGRESS_SECONDS_MOST)
+        batch = await connection.call(attempt, patience_seconds=patience_seconds)
+        if now() >= end:
+            break
+    return batch
 
 
 async def search(connection: Connection, request: SearchJobRequest) -> AsyncGenerator[SearchJobResponse, None]:

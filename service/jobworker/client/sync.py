@@ -141,10 +141,13 @@ class Client:
         *,
         timeout_seconds: float | None = None,
         patience_seconds: float = LONG_PATIENCE_SECONDS,
+        progress: Callable[[Batch], object] | None = None,
     ) -> Batch:
         """See `connect.Client.wait`."""
         return self._run(
-            self._client.wait(correlation_id, timeout_seconds=timeout_seconds, patience_seconds=patience_seconds)
+            self._client.wait(
+                correlation_id, timeout_seconds=timeout_seconds, patience_seconds=patience_seconds, progress=progress
+            )
         )
 
     def cancel(
