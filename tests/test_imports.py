@@ -38,9 +38,15 @@ LAW: dict[str, set[str]] = {
     "server/threads": set(),
     "server.config": {"server.store", "server.telemetry", "server/errors"},
     "server.telemetry": {
-        "server/acceptloop", "server/errors", "server/ids", "server/listening", "server/model", "server/threads",
+        "jobpki", "server/acceptloop", "server/errors", "server/ids", "server/listening", "server/model",
+        "server/threads",
     },
     "server.identity": {"jobpki", "server/errors", "server/threads"},
+    "server.audit": {"jobpki", "server.rpc", "server.telemetry", "server/serialthread"},
+    "server/ownlogs": {
+        "server.audit", "server.config", "server.identity", "server.rpc", "server.store", "server.telemetry",
+        "server/folders", "server/reach",
+    },
     "server.core": {"server/model"},
     "server.store": {
         "server.core", "server.telemetry", "server/clocks", "server/errors", "server/ids", "server/model",
@@ -68,10 +74,12 @@ LAW: dict[str, set[str]] = {
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",
         "server.store", "server.telemetry", "server/clocks", "server/control", "server/errors", "server/folders",
-        "server/datafolder", "server/ids", "server/limits", "server/listeners", "server/model", "server/reach",
-        "server/slices", "server/threads",
+        "server/datafolder", "server/ids", "server/limits", "server/listeners", "server/model", "server/ownlogs",
+        "server/reach", "server/slices", "server/threads",
     },
-    "server/datafolder": {"server.scheduling", "server.store", "server.telemetry", "server/errors", "server/reach"},
+    "server/datafolder": {
+        "server.audit", "server.scheduling", "server.store", "server.telemetry", "server/errors", "server/reach",
+    },
     "server/listeners": {
         "server.config", "server.identity", "server.rest", "server.rpc", "server.telemetry", "server/limits",
         "server/reach",
@@ -82,7 +90,7 @@ LAW: dict[str, set[str]] = {
     "server/fsck": {"server.store", "server/errors"},
     "server/cli": {
         "executor", "server.config", "server.telemetry", "server/app", "server/control", "server/fsck",
-        "server/healthcheck",
+        "jobpki", "server/healthcheck",
         "relay", "server/reach",
         "supervisor",
     },

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from jobpki.audit import record
 from jobpki.completion import PASSWORD_RANDOM_BYTES, demand_another_admin
 from jobpki.errors import PkiError
 from jobpki.issuing import Issuing, not_ours, subject_of
@@ -49,6 +50,7 @@ def set_password(root: Path, name: str, password: str | None, *, cost: PasswordC
         if not password_matches(new, users[name].password_hash):
             hashed = hash_password(new, cost or PasswordCost())
             write_users(layout.users, users | {name: replace(users[name], password_hash=hashed)})
+            record(layout, "user.passwd", subject=f"user/{name}")
             change.done.append(f"{name} has another password; tokens given out before are void")
         if password is not None:
             remove_file(path)  # one that was generated opens nothing any more
@@ -68,6 +70,7 @@ def disable(root: Path, name: str) -> Change:
             return Change()
         entry = replace(users[name], disabled=True, epoch=users[name].epoch + 1)
         write_users(layout.users, users | {name: entry})
+        record(layout, "user.disable", subject=f"user/{name}")
         return Change(done=[f"{name} is disabled; tokens given out before are void"])
 
 
@@ -82,6 +85,7 @@ def enable(root: Path, name: str) -> Change:
         if not users[name].disabled:
             return Change()
         write_users(layout.users, users | {name: replace(users[name], disabled=False)})
+        record(layout, "user.enable", subject=f"user/{name}")
         return Change(done=[f"{name} is enabled"])
 
 
@@ -105,6 +109,7 @@ def remove(root: Path, name: str, *, now: datetime) -> Change:
         change = Change()
         if name in users:
             write_users(layout.users, {other: user for other, user in users.items() if other != name})
+            record(layout, "user.remove", subject=f"user/{name}")
             change.done.append(f"{name} is no user any more")
         if known and not layout.ca_key.exists():
             change.notes.append(f"its certificates are not revoked: {layout.ca_key} is not here")
@@ -116,6 +121,7 @@ def remove(root: Path, name: str, *, now: datetime) -> Change:
             change.notes.append(not_ours(subject))
         elif subject.folder.exists():
             remove_folder(subject.folder)
+            record(layout, "bundle.remove", subject=subject.identity)
             change.done.append(f"removed {subject.folder}")
         return change
 

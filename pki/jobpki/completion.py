@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jobpki import authority as certificates
 from jobpki import keys
 from jobpki.access import read_secret
+from jobpki.audit import record
 from jobpki.bundle import load_certificate, spiffe_trust_domain
 from jobpki.errors import PkiError
 from jobpki.issuing import Issuing, Subject, key_of, pem, server_names, subject_of
@@ -103,6 +104,7 @@ class Completion:
         make_folder(self._layout.auth, mode=CLOSED_MODE)
         if not self._layout.token_key.exists():
             publish_file(self._layout.token_key, keys.to_pem(keys.generate()), mode=SECRET_MODE)
+            record(self._layout, "token_key.make")
             self.result.made.append(self._layout.token_key)
 
     def users(self, wanted: Mapping[str, Role]) -> None:
@@ -118,6 +120,8 @@ class Completion:
                     self.result.notes.append(f"{name} stays {users[name].role}: `jobpki issue` changes roles")
         if added:
             self._write_users(users | added)
+            for name, user in added.items():
+                record(self._layout, "user.add", subject=f"user/{name}", role=str(user.role))
 
     def user(self, name: str, role: Role | None, password: str | None) -> None:
         """One user's entry and bundle as asked for. `role`: None: that of one who is there, or operator.
@@ -146,6 +150,13 @@ class Completion:
         if new != old:
             make_folder(self._layout.auth, mode=CLOSED_MODE)
             self._write_users(users | {name: new})
+            record(
+                self._layout,
+                "user.add" if old is None else "user.change",
+                subject=f"user/{name}",
+                role=str(role),
+                password=True if old is not None and new.password_hash != old.password_hash else None,
+            )
         if password is not None:
             # What was generated no longer opens anything, and would mislead.
             remove_file(self._layout.password(name))
@@ -179,6 +190,7 @@ class Completion:
             self._layout.ca_certificate.name: (pem(authority.certificate), PUBLIC_MODE),
         }
         publish_folder(self._layout.ca, files, mode=CLOSED_MODE)
+        record(self._layout, "authority.make", trust_domain=trust_domain)
         self.result.trust_domain = trust_domain
         self.result.made.append(self._layout.ca)
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jobpki import authority as certificates
 from jobpki import keys
 from jobpki.access import owner_name, read_secret
+from jobpki.audit import record
 from jobpki.authority import Authority
 from jobpki.bundle import check_key_of, check_period, load_certificate, spiffe_trust_domain
 from jobpki.errors import PkiError
@@ -154,6 +155,13 @@ class Issuing:
         if subject.kind == USER:
             make_folder(self.layout.clients, mode=CLIENTS_MODE)
         publish_folder(folder, {**contents(folder), **written, **(files or {})}, mode=CLOSED_MODE)
+        record(
+            self.layout,
+            "certificate.issue",
+            subject=subject.identity,
+            serial=f"{certificate.serial_number:x}",
+            not_after=f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+        )
         return certificate
 
     def known(self, subject: Subject) -> list[Issued]:

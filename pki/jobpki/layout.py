@@ -12,6 +12,7 @@ clients/  0711  <name>/ 0700: ca.crt, tls.crt, tls.key 0600, password 0600 (a ge
 auth/     0700  token.key 0600, users.json 0600        only the server reads it
                 crl.pem                                what is revoked: a CRL of each authority that has revoked
 .lock     0600  flock(2): one writer at a time
+audit.jsonl 0600                                       each change that jobpki has made (audit.py)
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def locked(path: Path) -> Iterator[None]:
     """Holds an exclusive flock(2) on a file, waiting for whoever has it. The kernel drops it when its holder dies."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        _give(descriptor, path.parent)
+        give(descriptor, path.parent)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -58,7 +58,7 @@ def make_folder(path: Path, *, mode: int) -> None:
     """Makes a folder with exactly this mode and syncs its entry; one that is there stays as it is."""
     if _made(path, mode):
         _give_folder(path, path.parent)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def make_folders(path: Path, *, mode: int) -> None:
@@ -66,7 +66,7 @@ def make_folders(path: Path, *, mode: int) -> None:
     whatever the umask; one that is there stays as it is. They are the process's own."""
     for folder, its in [*((p, _ABOVE_MODE) for p in reversed(path.parents) if not p.exists()), (path, mode)]:
         if _made(folder, its):
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
@@ -80,7 +80,7 @@ def publish_file(path: Path, content: bytes, *, mode: int) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def publish_folder(path: Path, files: Mapping[str, tuple[bytes, int]], *, mode: int) -> None:
@@ -94,12 +94,12 @@ def publish_folder(path: Path, files: Mapping[str, tuple[bytes, int]], *, mode: 
             _write_new(temporary / name, content, file_mode, of=owner)
         temporary.chmod(mode)
         _give_folder(temporary, owner)
-        _sync_folder(temporary)
+        sync_folder(temporary)
         old = _put(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     if old is not None:
         shutil.rmtree(old)
 
@@ -111,7 +111,7 @@ def remove_folder(path: Path) -> None:
         path.rename(old)
     except FileNotFoundError:
         return
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     shutil.rmtree(old)
 
 
@@ -121,7 +121,7 @@ def remove_file(path: Path) -> None:
         path.unlink()
     except FileNotFoundError:
         return
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -137,7 +137,7 @@ def clear_leftovers(folder: Path) -> None:
         name = entry.name.removeprefix(_REMOVED)[: -1 - 2 * _SUFFIX_BYTES]
         if entry.name.startswith(_REMOVED) and not (folder / name).exists():
             entry.rename(folder / name)
-            _sync_folder(folder)
+            sync_folder(folder)
         elif entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
@@ -194,13 +194,13 @@ def _write_new(path: Path, content: bytes, mode: int, *, of: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)
-        _give(descriptor, of)
+        give(descriptor, of)
         file.write(content)
         file.flush()
         os.fsync(descriptor)
 
 
-def _give(descriptor: int, folder: Path) -> None:
+def give(descriptor: int, folder: Path) -> None:
     """Root's file becomes that of the folder's owner, who could not read it otherwise."""
     if os.geteuid() == 0:
         its, found = os.fstat(descriptor), folder.stat()
@@ -211,12 +211,13 @@ def _give(descriptor: int, folder: Path) -> None:
 def _give_folder(path: Path, folder: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _give(descriptor, folder)
+        give(descriptor, folder)
     finally:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Has a folder's entries on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

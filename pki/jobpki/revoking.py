@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from jobpki.audit import record
 from jobpki.errors import PkiError
 from jobpki.issued import read_issued
 from jobpki.issuing import Issuing, authorities, subject_of
@@ -63,6 +64,13 @@ def revoke_certificates(
             name = (authority.subject.public_bytes(), serial)
             if name not in revoked and signed.get(serial, own) == own:
                 added[name] = Revoked(time=now, reason=reason)
+    revoked_now = sorted({serial for _, serial in added})
     if added:
         issuing.write_crl(revoked | added)
-    return sorted({serial for _, serial in added})
+        record(
+            issuing.layout,
+            "certificate.revoke",
+            serials=[f"{serial:x}" for serial in revoked_now],
+            cause=reason.value,
+        )
+    return revoked_now

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from jobpki import keys
 from jobpki.access import read_secret
+from jobpki.audit import record
 from jobpki.authority import make_authority
 from jobpki.bundle import load_certificate, spiffe_trust_domain
 from jobpki.errors import PkiError
@@ -57,6 +58,7 @@ def prepare(root: Path, *, now: datetime, lifetime: timedelta | None = None) -> 
             )
             files = {_NEXT[0]: (keys.to_pem(made.key), SECRET_MODE), _NEXT[1]: (pem(made.certificate), PUBLIC_MODE)}
             publish_folder(layout.ca, {**contents(layout.ca), **files}, mode=CLOSED_MODE)
+            record(layout, "authority.prepare")
         return _agree(layout, now=now)
 
 
@@ -73,6 +75,7 @@ def switch(root: Path, *, now: datetime) -> Renewal:
             for own, following, previous in zip(_OWN, _NEXT, _PREVIOUS, strict=True):
                 files[previous], files[own] = files[own], files.pop(following)
             publish_folder(layout.ca, files, mode=CLOSED_MODE)
+            record(layout, "authority.switch")
         elif not layout.ca_previous.exists():
             raise PkiError("no new authority was prepared", mend="run: jobpki rotate-ca prepare")
         return _agree(layout, now=now)
@@ -95,6 +98,7 @@ def finish(root: Path, *, now: datetime) -> Renewal:
             publish_folder(
                 layout.ca, {k: v for k, v in contents(layout.ca).items() if k not in _PREVIOUS}, mode=CLOSED_MODE
             )
+            record(layout, "authority.finish")
         return _agree(layout, now=now)
 
 
@@ -114,6 +118,7 @@ def rotate_token_key(root: Path, *, at_once: bool = False) -> str:
             )
         kept = b"" if at_once else keys.to_pem(present[0])
         publish_file(layout.token_key, keys.to_pem(keys.generate()) + kept, mode=SECRET_MODE)
+        record(layout, "token_key.rotate", at_once=at_once)
         return "a new key signs tokens; " + (
             "all tokens given out before are void" if at_once else "tokens of the one before are good until --finish"
         )
@@ -126,6 +131,7 @@ def finish_token_key(root: Path) -> str:
         if len(present) == 1:
             return "one key is in use: nothing to do"
         publish_file(layout.token_key, keys.to_pem(present[0]), mode=SECRET_MODE)
+        record(layout, "token_key.finish")
         return "the key before is forgotten; its tokens are void"
 
 

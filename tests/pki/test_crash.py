@@ -69,7 +69,7 @@ def test_a_run_killed_at_any_point_leaves_whole_parts_and_is_finished_by_the_nex
     with start(root) as process:
         output, _ = process.communicate("\n", timeout=DEADLINE_SECONDS)
     for path, content in before.items():
-        assert path.read_bytes() == content or path.name in {"users.json", "issued.json"}
+        assert path.read_bytes() == content or path.name in {"users.json", "issued.json", "audit.jsonl"}
     check_server_bundle(root, now=datetime.now(UTC))
     users = read_users(root / "auth/users.json")
     assert len(users) == USERS

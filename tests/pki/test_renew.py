@@ -63,7 +63,7 @@ def test_a_renewed_bundle_keeps_key_names_password_lifetime_and_what_else_is_in_
     had = server_names(load_certificate(root / "server/tls.crt"))
     assert names(renew_due(root, now=NOW + 80 * DAY)) == ["server", "health", "user/admin"]
     changed = {str(path.relative_to(root)) for path in before if path.read_bytes() != before[path]}
-    assert changed == {"ca/issued.json", "server/tls.crt", "health/tls.crt", "clients/admin/tls.crt"}
+    assert changed == {"audit.jsonl", "ca/issued.json", "server/tls.crt", "health/tls.crt", "clients/admin/tls.crt"}
     assert server_names(load_certificate(root / "server/tls.crt")) == had
     assert end(root / "server") == NOW + 170 * DAY
     assert end(root / "clients/admin") == NOW + 110 * DAY

@@ -29,6 +29,9 @@ app.add_typer(config_app, name="config")
 metrics_app = typer.Typer(help="Document the metrics.", no_args_is_help=True)
 app.add_typer(metrics_app, name="metrics")
 
+audit_app = typer.Typer(help="Check the audit log.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", envvar="JOBWORKER_CONFIG", help="A TOML file with settings; none: the defaults."),
@@ -243,6 +246,41 @@ def docs() -> None:
     from jobworker.server.config.docs import markdown
 
     print(markdown())
+
+
+@audit_app.command("verify")
+def audit_verify(
+    places: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FOLDER|FILE]...",
+            help="Folders with an audit.jsonl, or files, rotated ones too. None: paths.logs of the configuration, and "
+            "paths.pki where jobpki has written one.",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Check that no line of an audit log was changed, removed, inserted or moved since it was written. Exits 0 when all
+    is well, 1 with a line for each place where it is not, 2 when there is nothing to read."""
+    from jobpki.auditfile import NAME
+    from jobpki.auditverify import files_of, summary, verify
+    from jobworker.server.config.sources import ConfigError, load
+
+    try:
+        if not places:
+            paths = load(config, os.environ).settings.paths
+            places = [paths.logs, *([paths.pki] if (paths.pki / NAME).exists() else [])]
+        found = [(files[-1], verify(files)) for files in files_of(places)]
+    except (ConfigError, OSError) as e:
+        typer.echo(f"jobworker: {e}", err=True)
+        raise SystemExit(2) from None
+    for path, log in found:
+        for note in log.notes:
+            typer.echo(f"note: {note}")
+        for fault in log.faults:
+            typer.echo(fault, err=True)
+        typer.echo(f"{path}: {summary(log)}")
+    raise SystemExit(1 if any(log.faults for _, log in found) else 0)
 
 
 @metrics_app.command("docs")

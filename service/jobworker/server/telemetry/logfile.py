@@ -1,20 +1,14 @@
 """A log file that is rotated by size: `NAME`, then `NAME.1`, `NAME.2`, ... from newer to older. Whoever tails it
 follows the renames; it may also be rotated, truncated or removed from outside at any time. Knows bytes
-alone.
-
-It is its owner's alone (0600), whatever the umask, and the group's to read (0640) in a folder that is given to a group:
-one with the set-group-ID bit, which the group may read (2750). Others never may."""
+alone. Who may read it: see jobpki.logmode."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 
-_OWN = 0o600
-_GROUP = 0o040
-_GROUPS_FOLDER = stat.S_ISGID | stat.S_IRGRP | stat.S_IXGRP
+from jobpki.logmode import OWN, close_to_others
 
 
 class RotatedFile:
@@ -36,8 +30,8 @@ class RotatedFile:
         Raises:
             OSError: it cannot be opened; the one before stays in use.
         """
-        fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _OWN)
-        self._set_mode(fd)
+        fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, OWN)
+        close_to_others(fd, os.path.dirname(self._path))
         size = os.fstat(fd).st_size
         # A line that was cut off when a process or a disk ended must not run into the next one.
         self._torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
@@ -97,7 +91,7 @@ class RotatedFile:
                 with contextlib.suppress(OSError):
                     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
                     try:
-                        self._set_mode(fd)
+                        close_to_others(fd, os.path.dirname(self._path))
                     finally:
                         os.close(fd)
 
@@ -105,14 +99,3 @@ class RotatedFile:
         folder, name = os.path.split(self._path)
         numbers = [entry.removeprefix(f"{name}.") for entry in os.listdir(folder) if entry.startswith(f"{name}.")]
         return [(int(number), f"{self._path}.{number}") for number in numbers if number.isdecimal()]
-
-    def _set_mode(self, fd: int) -> None:
-        """A group that somebody has let read a file stays so."""
-        found = os.fstat(fd).st_mode
-        if not stat.S_ISREG(found):
-            return  # a terminal, a pipe: not ours to close
-        is_shared = os.stat(os.path.dirname(self._path)).st_mode & _GROUPS_FOLDER == _GROUPS_FOLDER
-        mode = _OWN | (found & _GROUP) | (_GROUP if is_shared else 0)
-        if mode != stat.S_IMODE(found):
-            with contextlib.suppress(PermissionError):  # another user's file, which we may write
-                os.fchmod(fd, mode)
