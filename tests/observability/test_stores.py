@@ -19,6 +19,7 @@ import pytest
 
 from jobworker.v1 import job_pb2
 from tests.harness import gotools, otlp
+from tests.harness.audit import verify
 from tests.harness.http import SECONDS, answer, program
 from tests.harness.service import Api, Service, free_port
 from tests.harness.wait import until
@@ -216,7 +217,7 @@ def test_the_id_finds_the_log_lines_with_how_the_jobs_ended(stores: Stores, batc
 
 def test_the_trace_finds_its_log_lines(stores: Stores, batch: str) -> None:
     """What a click on a span asks for."""
-    by_id = f'correlation_id:="{batch}"'
+    by_id = f'correlation_id:="{batch}" event:*'  # not those of the audit log
     until(
         lambda: any("StreamLogs" in line.get("method", "") for line in stores.lines(by_id)), "all lines", LONG_SECONDS
     )
@@ -286,6 +287,21 @@ def test_what_is_no_json_is_passed_on_as_it_is(stores: Stores) -> None:
     (logs / "service.jsonl.0").write_text("a line that a crash tore\n")
     found = until(lambda: stores.lines('_msg:="a line that a crash tore"'), "the line", LONG_SECONDS)
     assert found[0]["service.name"] == "jobworker"
+
+
+def test_the_audit_log_comes_as_it_was_written_and_can_be_verified(
+    stores: Stores, api: Api, batch: str, tmp_path: Path
+) -> None:
+    """A change on the service's machine would be seen by what the store has."""
+    found = until(lambda: stores.lines(f'what:="submit" correlation_id:="{batch}"'), "its line", LONG_SECONDS)
+    assert [line["service.name"] for line in found] == ["jobworker-audit"]
+    assert found[0]["user"] == "alice"
+    sent = {int(line["n"]): line["_msg"] for line in stores.lines("what:* n:*")}
+    assert sorted(sent) == list(range(1, len(sent) + 1))
+    copy = tmp_path / "from-the-store.jsonl"
+    copy.write_text("".join(f"{sent[number]}\n" for number in sorted(sent)))
+    done = verify(copy)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_collector_tells_its_own_figures(stores: Stores, batch: str) -> None:

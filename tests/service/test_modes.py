@@ -130,7 +130,9 @@ def test_a_log_that_was_left_open_is_closed_and_a_groups_part_in_it_stays(tmp_pa
         (logs / name).chmod(mode)
     with running(tmp_path / "service"):
         found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in logs.iterdir()}
+    audit = found.pop("audit.jsonl")
     assert found == {"service.jsonl": 0o640, "service.jsonl.1": 0o640, "service.jsonl.2": 0o600}
+    assert audit == 0o600
 
 
 @pytest.mark.root

@@ -25,7 +25,7 @@ from cryptography import x509
 from jobpki.errors import PkiError
 from jobpki.examine import with_remedy
 from jobpki.layout import Layout as PkiLayout
-from jobworker.server import datafolder, limits, listeners
+from jobworker.server import datafolder, limits, listeners, ownlogs
 from jobworker.server.clocks import now
 from jobworker.server.config.live import LiveConfig
 from jobworker.server.config.model import Settings
@@ -36,7 +36,7 @@ from jobworker.server.identity.gate import Identity
 from jobworker.server.identity.tls import TlsMaterial, load_tls
 from jobworker.server.reach import StartError, inherited, listen
 from jobworker.server.rpc import server as rpc
-from jobworker.server.rpc.call import current_record, log_fields
+from jobworker.server.rpc.call import current_record
 from jobworker.server.rpc.report import Report
 from jobworker.server.rpc.retention import RetentionPlans
 from jobworker.server.scheduling.accept import Acceptor
@@ -56,7 +56,7 @@ from jobworker.server.store.syncer import ThreadSyncer
 from jobworker.server.telemetry import libraries
 from jobworker.server.telemetry.joblines import JobLines
 from jobworker.server.telemetry.log import Log
-from jobworker.server.telemetry.logging import Level, ServiceLog, open_log
+from jobworker.server.telemetry.logging import Level, ServiceLog
 from jobworker.server.telemetry.metrics import Metrics
 from jobworker.server.telemetry.observe import Observers
 from jobworker.server.telemetry.probes import Probes
@@ -120,7 +120,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     level = Level(config.settings.log_level)
-    log = _open_log(config.settings, folders, level)
+    log = ownlogs.open_log(config.settings, folders, level)
     with closing(log.writer):
         async with AsyncExitStack() as parts:
             parts.callback(libraries.take_over(log.logger, loop))
@@ -174,6 +174,9 @@ async def _start(  # noqa: PLR0915
     _begin_config(config, layout, log)
     metrics = Metrics(clock=time.time, monotonic=time.monotonic)
     parts.callback(metrics.close)
+    audit = ownlogs.begin_audit(
+        folders.path("logs"), config=config, identity=identity, metrics=metrics, log=log, parts=parts
+    )
     slices = Slices()
     parts.callback(slices.close)
     threads = ThreadSyncer()
@@ -269,7 +272,7 @@ async def _start(  # noqa: PLR0915
                 config=config,
                 slices=slices,
                 accounts=ledger.accounts,
-                problems=lambda: datafolder.problems(ledger, found, worker),
+                problems=lambda: datafolder.problems(ledger, found, worker, audit.log),
             ),
         ),
         log=log,
@@ -278,6 +281,7 @@ async def _start(  # noqa: PLR0915
         traces=traces,
         clock_seconds=time.monotonic,
         slices=slices,
+        audit=audit,
         max_message_bytes=settings.grpc.max_message_bytes,
         share_port=shared_ports,
     )
@@ -333,6 +337,7 @@ async def _start(  # noqa: PLR0915
 
     async def leave(seconds: float) -> int:
         drain.leave()
+        await audit.log.append({"what": "server.drain", "seconds": seconds})
         await server.show()
         return await drain.left(seconds=seconds)
 
@@ -372,15 +377,6 @@ def _expiries(tls: TlsMaterial) -> list[tuple[str, datetime]]:
     """Names and ends of the certificates that connections depend on."""
     authorities = x509.load_pem_x509_certificates(tls.ca_pem)
     return [("ca", min(ca.not_valid_after_utc for ca in authorities)), ("server", tls.not_after)]
-
-
-def _open_log(settings: Settings, folders: Folders, level: Level) -> ServiceLog:
-    logs = settings.logs
-    try:
-        bounds = {"max_bytes": logs.max_bytes, "files": logs.files}
-        return open_log(folders.path("logs"), level=level, fields=log_fields, shown=folders.shown, **bounds)
-    except OSError as e:
-        raise StartError(f"{e.filename}: the service's log cannot be opened: {e.strerror}") from e
 
 
 def _traces(config: LiveConfig, layout: Layout, metrics: Metrics, log: Log) -> Traces:

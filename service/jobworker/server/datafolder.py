@@ -12,6 +12,7 @@ from jobworker.server.store.recovery import Recovered, recover
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from jobworker.server.audit.log import AuditLog
     from jobworker.server.scheduling.local import LocalWorker
     from jobworker.server.store.ledger import Ledger
     from jobworker.server.telemetry.log import Log
@@ -55,8 +56,10 @@ def recovered(layout: Layout, ledger: Ledger, *, boot: str, log: Log) -> Recover
     return found
 
 
-def problems(ledger: Ledger, found: Recovered, worker: LocalWorker) -> Iterator[str]:
+def problems(ledger: Ledger, found: Recovered, worker: LocalWorker, audit: AuditLog) -> Iterator[str]:
     """What is wrong with the durable state, or with what jobs need, in words for whoever runs the service."""
+    if audit.problem is not None:
+        yield audit.problem
     if ledger.problem is not None:
         yield f"nothing can be recorded, no batch is taken and no job started: {ledger.problem.strerror}"
     if worker.short is not None:

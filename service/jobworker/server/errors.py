@@ -75,19 +75,23 @@ class PreconditionError(JobworkerError):
 
 
 class UnauthenticatedError(JobworkerError):
-    """Who calls is not established."""
+    """Who calls is not established. `token_id`: of a token of ours that came along; for the audit log."""
 
-    def __init__(self, reason: AuthReason, message: str) -> None:
+    def __init__(self, reason: AuthReason, message: str, *, token_id: str | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.token_id = token_id
 
 
 class PermissionDeniedError(JobworkerError):
-    """Who calls is known and may not do this."""
+    """Who calls is known and may not do this. `token_id`: as above."""
 
-    def __init__(self, message: str, reason: AuthReason = AuthReason.ROLE_INSUFFICIENT) -> None:
+    def __init__(
+        self, message: str, reason: AuthReason = AuthReason.ROLE_INSUFFICIENT, *, token_id: str | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.token_id = token_id
 
 
 class ExhaustedError(JobworkerError):

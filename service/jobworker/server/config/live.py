@@ -62,6 +62,8 @@ class LiveConfig:
         self._clock_ns = clock_ns
         self._shown = shown
         self._log: Log | None = None
+        # Told of each change and each refused file: `config.change` or `config.refused`, and what there is to say.
+        self.record: Callable[[str, Mapping[str, object]], object] = lambda _what, _fields: None
         self._told: list[Callable[[Settings], object]] = []
         self._error = self._damage = ""
         self.last_error_at: int | None = None
@@ -243,11 +245,14 @@ class LiveConfig:
         for part in self._told:
             part(loaded.settings)
         if self._log is not None and changes:
-            self._log.info("configuration changed", generation=record.generation, **changes)
+            words = {key.replace(".", "_"): value for key, value in changes.items()}
+            self._log.info("configuration changed", generation=record.generation, **words)
+            self.record("config.change", {"generation": record.generation, "changes": changes})
 
     def _refuse(self, why: str) -> None:
         if self._log is not None and why != self._error:
             self._log.error("configuration refused", problem=why, in_force="the one before")
+            self.record("config.refused", {"generation": self.generation})
         self._error, self.last_error_at = why, self._clock_ns()
 
     def _keep(self, content: File) -> None:
@@ -263,7 +268,7 @@ class LiveConfig:
 
 def _changes(old: Settings, new: Settings) -> dict[str, Any]:
     before, after = flat(old), flat(new)
-    return {key.replace(".", "_"): after[key] for key in KEYS if before[key] != after[key]}
+    return {key: after[key] for key in KEYS if before[key] != after[key]}
 
 
 def _at(problem: Problem) -> str:

@@ -5,59 +5,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-# How a change of a key takes effect: at once, or when the whole service (`jobworker run`) is started again.
-LIVE: dict[str, Any] = {"live": True}
-RESTART: dict[str, Any] = {"live": False}
-
-_YEAR_SECONDS = 366 * 86400  # what one is told to wait longer for is a mistake
-_MOST = 1 << 62
-
-
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("is true or false, and should be a number")  # noqa: TRY004 - pydantic's way
-    return value
-
-
-def _none(value: object) -> object:
-    """TOML and the environment have no null."""
-    return None if isinstance(value, str) and value.lower() == "none" else value
-
-
-def _listed(value: object) -> object:
-    """The environment has no lists: there they are written as in PATH."""
-    return [part for part in value.split(":") if part] if isinstance(value, str) else value
+from jobworker.server.config.values import (
+    LIVE,
+    MOST,
+    RESTART,
+    Bytes,
+    BytesOrNone,
+    Count,
+    CountOrNone,
+    Float,
+    Int,
+    OrNone,
+    PathList,
+    PauseSeconds,
+    Port,
+    Seconds,
+    Section,
+)
 
 
-def _absolute(paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    for path in paths:
-        if not path.is_absolute():
-            raise ValueError(f"{path} is not an absolute path")
-    return paths
-
-
-_Int = Annotated[int, BeforeValidator(_no_bool)]
-_Float = Annotated[float, BeforeValidator(_no_bool)]
-Port = Annotated[_Int, Field(ge=0, le=65535)]
-Count = Annotated[_Int, Field(ge=1, le=1_000_000_000)]
-Bytes = Annotated[_Int, Field(ge=1, le=_MOST)]
-Seconds = Annotated[_Float, Field(gt=0, le=_YEAR_SECONDS, allow_inf_nan=False)]
-PauseSeconds = Annotated[_Float, Field(ge=0, le=_YEAR_SECONDS, allow_inf_nan=False)]
-OrNone = BeforeValidator(_none)
-BytesOrNone = Annotated[Bytes | None, OrNone]
-CountOrNone = Annotated[Count | None, OrNone]
-PathList = Annotated[tuple[Path, ...], BeforeValidator(_listed), AfterValidator(_absolute)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Paths(_Section):
+class Paths(Section):
     """Folders; relative ones are taken from the working directory."""
 
     data: Path = Field(
@@ -65,7 +36,9 @@ class Paths(_Section):
         description="Batches, results and logs of jobs. A local file system.",
         json_schema_extra=RESTART,
     )
-    logs: Path = Field(Path("var/logs"), description="The service's own log.", json_schema_extra=RESTART)
+    logs: Path = Field(
+        Path("var/logs"), description="The service's own log, and its audit log.", json_schema_extra=RESTART
+    )
     pki: Path = Field(
         Path("var/pki"), description="Certificates, keys and users, as jobpki makes them.", json_schema_extra=RESTART
     )
@@ -77,7 +50,7 @@ class Paths(_Section):
     )
 
 
-class Grpc(_Section):
+class Grpc(Section):
     """The gRPC listener."""
 
     host: str = Field(
@@ -87,7 +60,7 @@ class Grpc(_Section):
         min_length=1,
     )
     port: Port = Field(50051, description="0 takes a free one.", json_schema_extra=RESTART)
-    max_message_bytes: Annotated[_Int, Field(ge=65536, le=1 << 30)] = Field(
+    max_message_bytes: Annotated[Int, Field(ge=65536, le=1 << 30)] = Field(
         4 << 20, description="The largest request message.", json_schema_extra=RESTART
     )
     connections: Count = Field(
@@ -112,7 +85,7 @@ class Grpc(_Section):
     )
 
 
-class Rest(_Section):
+class Rest(Section):
     """The REST/JSON listener: the same service over HTTPS."""
 
     enabled: bool = Field(True, description="Whether there is one.", json_schema_extra=RESTART)
@@ -123,7 +96,7 @@ class Rest(_Section):
         min_length=1,
     )
     port: Port = Field(8443, description="0 takes a free one.", json_schema_extra=RESTART)
-    max_body_bytes: Annotated[_Int, Field(ge=65536, le=1 << 30)] = Field(
+    max_body_bytes: Annotated[Int, Field(ge=65536, le=1 << 30)] = Field(
         6 << 20,
         description="The largest request body, or line of one that is a stream, decompressed. JSON is larger than the "
         "same message over gRPC, base64 by a third.",
@@ -158,7 +131,7 @@ class Rest(_Section):
     )
 
 
-class Metrics(_Section):
+class Metrics(Section):
     """Figures and probes over plain HTTP: `/metrics`, `/livez`, `/readyz`."""
 
     enabled: bool = Field(True, description="Whether they are served.", json_schema_extra=RESTART)
@@ -172,7 +145,7 @@ class Metrics(_Section):
     port: Port = Field(9464, description="0 takes a free one.", json_schema_extra=RESTART)
 
 
-class Auth(_Section):
+class Auth(Section):
     """Who is let in."""
 
     token_lifetime_seconds: Seconds = Field(
@@ -180,7 +153,7 @@ class Auth(_Section):
     )
 
 
-class Jobs(_Section):
+class Jobs(Section):
     """How jobs are run. What a job gets is fixed when it starts; a running one keeps it."""
 
     running: Count = Field(2048, description="Jobs running at a time, of all users.", json_schema_extra=LIVE)
@@ -238,7 +211,7 @@ class Jobs(_Section):
     )
 
 
-class Executor(_Section):
+class Executor(Section):
     """Where the executor comes from, when the server is started by itself (`jobworker server`, in a container say)."""
 
     socket: Annotated[Path | None, OrNone] = Field(
@@ -247,7 +220,7 @@ class Executor(_Section):
         "must not be able to write into its folder. None: an inherited socket.",
         json_schema_extra=RESTART,
     )
-    uid: Annotated[_Int | None, Field(ge=0, le=(1 << 32) - 2), OrNone] = Field(
+    uid: Annotated[Int | None, Field(ge=0, le=(1 << 32) - 2), OrNone] = Field(
         None,
         description="The user that the executor runs as; nobody else's connection to the socket is taken. None: the "
         "server's own user.",
@@ -255,7 +228,7 @@ class Executor(_Section):
     )
 
 
-class Limits(_Section):
+class Limits(Section):
     """What is taken in at the most. What was accepted before stays accepted."""
 
     batch_jobs: Count = Field(1_000_000, description="Jobs in one batch.", json_schema_extra=LIVE)
@@ -283,13 +256,13 @@ class Limits(_Section):
         description="How long a request over gRPC may take to come, of one that is a stream each message.",
         json_schema_extra=LIVE,
     )
-    held_bytes: Annotated[_Int, Field(ge=1 << 20, le=_MOST)] = Field(
+    held_bytes: Annotated[Int, Field(ge=1 << 20, le=MOST)] = Field(
         128 << 20,
         description="What is held in memory for all clients until they take it. When it is used up, readers wait, and "
         "streams are ended whose client has taken nothing for a second.",
         json_schema_extra=LIVE,
     )
-    free_disk_bytes: Annotated[_Int, Field(ge=0, le=_MOST)] = Field(
+    free_disk_bytes: Annotated[Int, Field(ge=0, le=MOST)] = Field(
         256 << 20,
         description="No batch is accepted when less is free on the data folder's file system.",
         json_schema_extra=LIVE,
@@ -309,7 +282,7 @@ class Limits(_Section):
     stored_files: CountOrNone = Field(None, description="The same of all batches together.", json_schema_extra=LIVE)
 
 
-class Retention(_Section):
+class Retention(Section):
     """How long what is finished is kept, and how much of it. Unfinished batches are never removed."""
 
     finished_seconds: Annotated[Seconds | None, OrNone] = Field(
@@ -329,18 +302,18 @@ class Retention(_Section):
     stored_files: CountOrNone = Field(None, description="The same of all batches together.", json_schema_extra=LIVE)
 
 
-class Logs(_Section):
+class Logs(Section):
     """The service's own log, `service.jsonl` in `paths.logs`."""
 
-    max_bytes: Annotated[_Int, Field(ge=1 << 16, le=_MOST)] = Field(
+    max_bytes: Annotated[Int, Field(ge=1 << 16, le=MOST)] = Field(
         64 << 20,
         description="When the file is as large, it becomes service.jsonl.1, that one service.jsonl.2, and so on.",
         json_schema_extra=LIVE,
     )
-    files: Annotated[_Int, Field(ge=1, le=10_000)] = Field(
+    files: Annotated[Int, Field(ge=1, le=10_000)] = Field(
         8, description="How many older files are kept.", json_schema_extra=LIVE
     )
-    jobs_per_batch: Annotated[_Int, Field(ge=0, le=1_000_000_000)] = Field(
+    jobs_per_batch: Annotated[Int, Field(ge=0, le=1_000_000_000)] = Field(
         100,
         description="The ends of so many jobs of a batch, the first, are told at level info, and as many more that "
         "failed; the others at debug.",
@@ -348,7 +321,27 @@ class Logs(_Section):
     )
 
 
-class Traces(_Section):
+class Audit(Section):
+    """The audit log, `audit.jsonl` in `paths.logs`: who did what, from where; see logs.md."""
+
+    max_bytes: Annotated[Int, Field(ge=1 << 16, le=MOST)] = Field(
+        64 << 20,
+        description="When the file is as large, it becomes audit.jsonl.1, that one audit.jsonl.2, and so on.",
+        json_schema_extra=LIVE,
+    )
+    files: Annotated[Int, Field(ge=1, le=10_000)] = Field(
+        32, description="How many older files are kept.", json_schema_extra=LIVE
+    )
+    sync: Literal["group", "call"] = Field(
+        "group",
+        description="Which lines are on disk before their calls are answered. group: all but those of submissions and "
+        "cancellations, which are written by then, and on disk within a second. call: those as well; batches of one "
+        "job take longer by a sync of the disk.",
+        json_schema_extra=LIVE,
+    )
+
+
+class Traces(Section):
     """Traces, exported by OTLP as the OTEL_* variables of the environment say; see traces.md."""
 
     exporter: Literal["auto", "otlp", "none"] = Field(
@@ -357,12 +350,12 @@ class Traces(_Section):
         "OTEL_TRACES_EXPORTER says so.",
         json_schema_extra=RESTART,
     )
-    sample_ratio: Annotated[Annotated[_Float, Field(ge=0, le=1, allow_inf_nan=False)] | None, OrNone] = Field(
+    sample_ratio: Annotated[Annotated[Float, Field(ge=0, le=1, allow_inf_nan=False)] | None, OrNone] = Field(
         None,
         description="The share of traces that is kept; none: what OTEL_TRACES_SAMPLER says, or all.",
         json_schema_extra=LIVE,
     )
-    jobs_per_batch: Annotated[_Int, Field(ge=0, le=1_000_000)] = Field(
+    jobs_per_batch: Annotated[Int, Field(ge=0, le=1_000_000)] = Field(
         500,
         description="The first so many jobs of a batch have spans, and as many more that failed.",
         json_schema_extra=LIVE,
@@ -387,4 +380,5 @@ class Settings(BaseModel):
     limits: Limits = Limits()
     retention: Retention = Retention()
     logs: Logs = Logs()
+    audit: Audit = Audit()
     traces: Traces = Traces()

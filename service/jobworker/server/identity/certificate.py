@@ -70,6 +70,14 @@ class Certificates:
             raise UnauthenticatedError(AuthReason.CERTIFICATE_REVOKED, "the client certificate is revoked")
         return certificate
 
+    def holder(self, pem: bytes | None) -> tuple[str, int] | None:
+        """User and serial of a certificate, expired or revoked ones too; None: it names no user here."""
+        try:
+            certificate = self._parse(pem) if pem else None
+        except UnauthenticatedError:
+            return None
+        return None if certificate is None else (certificate.user, certificate.serial)
+
     def _read(self, pem: bytes) -> ClientCertificate:
         try:
             parsed = x509.load_pem_x509_certificate(pem)

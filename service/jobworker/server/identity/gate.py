@@ -113,21 +113,31 @@ class Identity:
         )
         user = self._users.get(certificate.user)
         if user is None:
-            raise UnauthenticatedError(AuthReason.USER_UNKNOWN, f"there is no user {certificate.user} any more")
+            raise UnauthenticatedError(
+                AuthReason.USER_UNKNOWN, f"there is no user {certificate.user} any more", token_id=claims.token_id
+            )
         if user.disabled:
-            raise UnauthenticatedError(AuthReason.USER_DISABLED, f"the user {certificate.user} is disabled")
+            raise UnauthenticatedError(
+                AuthReason.USER_DISABLED, f"the user {certificate.user} is disabled", token_id=claims.token_id
+            )
         if claims.login != login_stamp(user):
             message = "the password was changed, or the user was disabled, since the login: log in again"
-            raise UnauthenticatedError(AuthReason.TOKEN_EXPIRED, message)
+            raise UnauthenticatedError(AuthReason.TOKEN_EXPIRED, message, token_id=claims.token_id)
         if user.role < least:
-            raise PermissionDeniedError(f"this takes the role {least}; {certificate.user} is {user.role}")
+            message = f"this takes the role {least}; {certificate.user} is {user.role}"
+            raise PermissionDeniedError(message, token_id=claims.token_id)
         return Principal(
             user=certificate.user,
             role=user.role,
             token_expires_at=claims.expires_at,
             certificate_expires_at=certificate.not_after,
             serial=certificate.serial,
+            token_id=claims.token_id,
         )
+
+    def holder(self, certificate_pem: bytes | None) -> tuple[str, int] | None:
+        """User and serial of a certificate, whether it is valid now or not; None: it names no user here."""
+        return self._certificates.holder(certificate_pem)
 
     async def login(self, *, certificate_pem: bytes | None, username: str, password: str) -> IssuedToken:
         """A token for the user that the certificate names.

@@ -25,9 +25,10 @@ _JTI_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """What a login gives: the token, and when it stops working, in whole seconds since 1970."""
+    """What a login gives: the token, its `jti`, and when it stops working, in whole seconds since 1970."""
 
     access_token: str
+    token_id: str
     expires_at_unix: int
 
 
@@ -77,18 +78,19 @@ class Tokens:
         """A token for a user, that works only together with the key of this thumbprint. `login`: users.login_stamp."""
         issued_at = int(now)
         expires_at = int(now + self._lifetime_seconds)
+        token_id = secrets.token_urlsafe(_JTI_BYTES)
         claims = {
             "iss": self._party,
             "aud": self._party,
             "sub": user,
-            "jti": secrets.token_urlsafe(_JTI_BYTES),
+            "jti": token_id,
             "iat": issued_at,
             "exp": expires_at,
             "cnf": {"jkt": thumbprint},
             "login": login,
         }
         token = jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers={"kid": self._key_id})
-        return IssuedToken(access_token=token, expires_at_unix=expires_at)
+        return IssuedToken(access_token=token, token_id=token_id, expires_at_unix=expires_at)
 
     def verify(self, token: str, *, user: str, thumbprint: str, now: float) -> TokenClaims:
         """The claims of a token, presented by a user with a certificate whose key has this thumbprint.
@@ -106,9 +108,11 @@ class Tokens:
             self._checked.move_to_end(cached)
         if now >= claims.expires_at:  # RFC 7519 section 4.1.4: on or after
             self._checked.pop(cached, None)
-            raise UnauthenticatedError(AuthReason.TOKEN_EXPIRED, "the token has expired: log in again")
+            raise UnauthenticatedError(
+                AuthReason.TOKEN_EXPIRED, "the token has expired: log in again", token_id=claims.token_id
+            )
         if claims.user != user:
-            raise _foreign("the token is another user's")
+            raise _foreign("the token is another user's", claims.token_id)
         return claims
 
     def _check(self, token: str, thumbprint: str) -> TokenClaims:
@@ -141,7 +145,7 @@ class Tokens:
         if not (isinstance(confirmation, dict) and isinstance(expires_at, int | float) and isinstance(login, str)):
             raise _malformed("the token is not one of this service")
         if confirmation.get("jkt") != thumbprint:
-            raise _foreign("the token is bound to the key of another certificate")
+            raise _foreign("the token is bound to the key of another certificate", claims["jti"])
         return TokenClaims(user=claims["sub"], token_id=claims["jti"], expires_at=float(expires_at), login=login)
 
     def _remember(self, cached: tuple[str, str], claims: TokenClaims) -> None:
@@ -154,5 +158,5 @@ def _malformed(message: str) -> UnauthenticatedError:
     return UnauthenticatedError(AuthReason.TOKEN_MALFORMED, message)
 
 
-def _foreign(message: str) -> UnauthenticatedError:
-    return UnauthenticatedError(AuthReason.TOKEN_FOREIGN, message)
+def _foreign(message: str, token_id: str) -> UnauthenticatedError:
+    return UnauthenticatedError(AuthReason.TOKEN_FOREIGN, message, token_id=token_id)

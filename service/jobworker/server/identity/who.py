@@ -22,6 +22,7 @@ class Principal:
     token_expires_at: float | None
     certificate_expires_at: float
     serial: int  # of the certificate
+    token_id: str | None = None  # its `jti`
 
     @property
     def is_admin(self) -> bool:

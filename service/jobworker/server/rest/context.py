@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from jobworker.server.errors import invalid
+from jobworker.server.rpc.sockets import peer_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +40,12 @@ class RestContext:
     def auth_context(self) -> dict[str, list[bytes]]:
         """As gRPC has it; the certificate alone."""
         return {} if self._certificate_pem is None else {"x509_pem_cert": [self._certificate_pem]}
+
+    def peer(self) -> str:
+        """The client's address, as gRPC has it; empty when the client is gone."""
+        transport = self._request.transport
+        found = None if transport is None else transport.get_extra_info("peername")
+        return "" if not found else peer_name(*found[:2])
 
     def invocation_metadata(self) -> list[tuple[str, str]]:
         """The request's headers."""

@@ -10,6 +10,7 @@ from jobworker.server.config.keys import KEYS, SECTIONS, flat, nested
 from jobworker.server.config.sources import flatten
 from jobworker.server.errors import invalid
 from jobworker.server.rpc import convert
+from jobworker.server.rpc.call import CURRENT
 from jobworker.v1 import admin_pb2, admin_pb2_grpc
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             raise invalid("kill", "cannot be given together with deadline")
         if deadline_seconds is not None and deadline_seconds > _MAX_DEADLINE_SECONDS:
             raise invalid("deadline", f"is more than {_MAX_DEADLINE_SECONDS} s; without one, jobs run to their end")
+        CURRENT.get().audit = {
+            "deadline_seconds": deadline_seconds,
+            "kill": request.kill,
+            "cancel_queued": request.cancel_queued,
+        }
         self._drain.stop(
             deadline_seconds=0.0 if request.kill else deadline_seconds, cancel_queued=request.cancel_queued
         )

@@ -20,6 +20,9 @@ class Token(Protocol):
     def access_token(self) -> str: ...
 
     @property
+    def token_id(self) -> str: ...
+
+    @property
     def expires_at_unix(self) -> float: ...
 
 
@@ -37,9 +40,11 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     async def Login(self, request: auth_pb2.LoginRequest, context: Any) -> auth_pb2.LoginResponse:  # noqa: ARG002, N802
         """Checks the password and gives a token."""
+        call = CURRENT.get()
         token = await self._identity.login(
-            certificate_pem=CURRENT.get().certificate_pem, username=request.username, password=request.password
+            certificate_pem=call.certificate_pem, username=request.username, password=request.password
         )
+        call.token_id = token.token_id
         return auth_pb2.LoginResponse(
             access_token=token.access_token, expires_at=Timestamp(seconds=int(token.expires_at_unix))
         )

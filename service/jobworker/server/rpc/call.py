@@ -24,6 +24,12 @@ class Principal(Protocol):
     def user(self) -> str: ...
 
     @property
+    def serial(self) -> int: ...
+
+    @property
+    def token_id(self) -> str | None: ...
+
+    @property
     def is_admin(self) -> bool: ...
 
 
@@ -42,6 +48,8 @@ class Call:
     cut_by: JobworkerError | None = field(default=None)
     remote: Remote | None = None  # the caller's span, as it told it
     record: CallRecord | None = None  # for the call's own
+    token_id: str | None = None  # of the token that it was answered with, or refused for
+    audit: dict[str, object] = field(default_factory=dict)  # what its line in the audit log says beside
     at_end: list[Callable[[], None]] = field(default_factory=list)  # once all of the answer is on its way
 
     def finish(self, _: object = None) -> None:

@@ -65,6 +65,16 @@ class Authenticator(Protocol):
     def authenticate(self, *, method: str, certificate_pem: bytes | None, authorization: str | None) -> Principal: ...
 
 
+class Audit(Protocol):
+    """Who tells the audit log of calls."""
+
+    def tells(self, method: str) -> bool: ...
+
+    def told(
+        self, call: Call, *, peer: str, transport: str, code: str = "OK", reason: str = ""
+    ) -> Awaitable[None] | None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
     """What the layers work with; `end` ends a call with a status, as its transport does that."""
@@ -80,6 +90,7 @@ class Layers:
     observer: CallObserver = field(default_factory=CallObserver)
     shares: Shares = field(default_factory=Shares)
     connections: Connections | None = None  # of gRPC, when they are counted
+    audit: Audit | None = None
 
     def around(self, method: str, handler: Any, behaviour: Behaviour) -> Entry:
         """`behaviour`, which is what `handler` does, with every layer around it."""
@@ -224,6 +235,46 @@ def _answer(layers: Layers, call: Call, error: Exception) -> status_pb2.Status:
     return status.of(error)
 
 
+def _audit(layers: Layers, method: str, proceed: Behaviour) -> Behaviour:
+    """A line in the audit log, there before the answer goes out: of each call of some methods, and of what is refused
+    of the others."""
+    audit, transport = layers.audit, layers.transport
+    if audit is None:
+        return proceed
+    tells = audit.tells(method)
+
+    async def told(call: Call, context: Any, error: BaseException | None) -> None:
+        code, reason = ("OK", "") if error is None else _outcome(error)
+        call.token_id = call.token_id or getattr(error, "token_id", None)
+        line = audit.told(call, peer=context.peer(), transport=transport, code=code, reason=reason)
+        if line is not None:
+            await line
+
+    async def behaviour(call: Call, request: Any, context: Any) -> Any:
+        try:
+            answer = await proceed(call, request, context)
+        except (asyncio.CancelledError, Exception) as raised:
+            error = raised if call.cut_by is None else call.cut_by
+            if tells or isinstance(error, UnauthenticatedError | PermissionDeniedError):
+                await told(call, context, error)
+            raise
+        if tells:
+            await told(call, context, None)
+        return answer
+
+    return behaviour
+
+
+def _outcome(error: BaseException) -> tuple[str, str]:
+    """Status and reason, as `_answer_errors` has them."""
+    if isinstance(error, asyncio.CancelledError | grpc.aio.BaseError):  # the client is gone
+        return "CANCELLED", ""
+    found = service_trouble(error) or error
+    if not isinstance(found, JobworkerError):
+        return "INTERNAL", ""
+    return status.name(status.of(found)), str(getattr(found, "reason", ""))
+
+
 def _count_refusals(layers: Layers, method: str, proceed: Behaviour) -> Behaviour:
     """Logins by their outcome, and of other calls those that are not let in."""
     observer = layers.observer
@@ -314,6 +365,7 @@ LAYERS: tuple[Callable[[Layers, str, Behaviour], Behaviour], ...] = (
     _trace,
     _observe,
     _answer_errors,
+    _audit,
     _count_refusals,
     _identify,
     _share,

@@ -104,6 +104,7 @@ class ScheduleServicer(schedule_pb2_grpc.JobScheduleServiceServicer):
         batch = self._batches.find(about(request.correlation_id), user=scope())
         grace_seconds = convert.seconds(request.grace, "grace") if request.HasField("grace") else None
         wanted = await ask.marked(batch, request.job_index, self._slices) if request.job_index else None
+        CURRENT.get().audit = {"owner": batch.header.user, "jobs": len(request.job_index) or batch.job_count}
         await self._scheduler.cancel(batch, wanted=wanted, grace_seconds=grace_seconds)
         return convert.batch(batch)
 
@@ -133,10 +134,12 @@ async def _add_all(intake: Intake, request: schedule_pb2.JobRequest, count: int,
 
 
 def _response(accepted: Accepted) -> schedule_pb2.JobResponse:
-    CURRENT.get().batch = accepted.correlation_id
+    call, result = CURRENT.get(), "DUPLICATE" if accepted.duplicate else "ACCEPTED"
+    call.batch = accepted.correlation_id
+    call.audit = {"jobs": accepted.job_count, "result": result}
     return schedule_pb2.JobResponse(
         correlation_id=accepted.correlation_id,
-        result="DUPLICATE" if accepted.duplicate else "ACCEPTED",
+        result=result,
         executed_at=convert.timestamp(accepted.accepted_at),
         job_count=accepted.job_count,
     )

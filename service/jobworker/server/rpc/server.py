@@ -20,7 +20,7 @@ from jobworker.server.rpc.auth import AuthServicer, Login
 from jobworker.server.rpc.call import Calls
 from jobworker.server.rpc.connections import ConnectionLimits, Connections
 from jobworker.server.rpc.health import Health
-from jobworker.server.rpc.interceptors import Authenticator, Layers
+from jobworker.server.rpc.interceptors import Audit, Authenticator, Layers
 from jobworker.server.rpc.listener import MAX_REQUEST_BYTES, Listener
 from jobworker.server.rpc.memory import MemoryTrim
 from jobworker.server.rpc.query import QueryServicer
@@ -232,6 +232,7 @@ def build(
     traces: Traces,
     clock_seconds: Callable[[], float],
     slices: Slices,
+    audit: Audit | None = None,
     max_message_bytes: int = MAX_REQUEST_BYTES,
     share_port: bool = False,
 ) -> RpcServer:
@@ -256,6 +257,7 @@ def build(
         slices=slices,
         shares=Shares(limits.user, memory=memory),
         connections=connections,
+        audit=audit,
     )
     wrapped: dict[str, Any] = {}
     methods: dict[str, Any] = {}

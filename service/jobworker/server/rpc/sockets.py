@@ -108,7 +108,7 @@ class PortSockets:
             if sock is None or _port(sock.getsockname()) != self._port or os.fstat(sock.fileno()).st_ino != inode:
                 return None
             host, port = sock.getpeername()[:2]
-            return Connection(inode=inode, descriptor=descriptor, peer=_peer(host, port), host=site_of(host))
+            return Connection(inode=inode, descriptor=descriptor, peer=peer_name(host, port), host=site_of(host))
         return None
 
 
@@ -139,8 +139,8 @@ def _port(name: object) -> int | None:
     return name[1] if isinstance(name, tuple) and len(name) > 1 else None
 
 
-def _peer(host: str, port: int) -> str:
-    """As `context.peer()` has it."""
+def peer_name(host: str, port: int) -> str:
+    """A peer as gRPC's `context.peer()` has it."""
     if host.startswith(_MAPPED) and "." in host:
         host = host[len(_MAPPED) :]
     return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -29,6 +29,7 @@ class Metrics:
         self.calls = CallMetrics(instruments, clock=clock)
         self._fsync = instruments.histogram(names.FSYNC_SECONDS).of()
         self._fsync_failed = instruments.counter(names.FSYNC_FAILED).of()
+        self._audit_lost = instruments.counter(names.AUDIT_LOST).of()
         spans = instruments.counter(names.SPANS_EXPORTED)
         self._spans = {outcome: spans.of(outcome) for outcome in _SPAN_OUTCOMES}
         self._lag = LoopLag(told=instruments.histogram(names.EVENT_LOOP_LAG).of().observe, clock=monotonic)
@@ -39,6 +40,10 @@ class Metrics:
         """A sync to disk took so long."""
         self._fsync.observe(seconds)
         self._fsync_failed.value += failed
+
+    def audit_lost(self, lines: int) -> None:
+        """So many lines of the audit log could not be written."""
+        self._audit_lost.value += lines
 
     def spans(self, outcome: str, count: int) -> None:
         """So many spans were "exported", "failed" or "dropped"; from one thread alone."""

@@ -253,6 +253,11 @@ DENIED = _counter(
     "Calls other than logins that were not let in.",
     ("reason", "token_missing, role_insufficient and the others of AuthReason"),
 )
+AUDIT_LOST = _counter(
+    "jobworker_audit_lost_total",
+    "lines",
+    "Lines of the audit log that could not be written; it says so itself as well.",
+)
 TLS_CONNECTIONS = _counter(
     "jobworker_tls_connections_total",
     "connections",
