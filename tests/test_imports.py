@@ -73,12 +73,16 @@ LAW: dict[str, set[str]] = {
     },
     "server/app": {
         "jobpki", "server.config", "server.identity", "server.logs", "server.rest", "server.rpc", "server.scheduling",
-        "server.store", "server.telemetry", "server/clocks", "server/control", "server/errors", "server/folders",
-        "server/datafolder", "server/ids", "server/limits", "server/listeners", "server/model", "server/ownlogs",
-        "server/reach", "server/slices", "server/threads",
+        "server.store", "server.telemetry", "server/clocks", "server/control", "server/credentials", "server/errors",
+        "server/folders", "server/datafolder", "server/ids", "server/limits", "server/listeners", "server/model",
+        "server/ownlogs", "server/reach", "server/slices", "server/threads",
     },
     "server/datafolder": {
         "server.audit", "server.scheduling", "server.store", "server.telemetry", "server/errors", "server/reach",
+    },
+    "server/credentials": {
+        "jobpki", "server.identity", "server.rpc", "server.telemetry", "server/errors", "server/reach",
+        "server/slices",
     },
     "server/listeners": {
         "server.config", "server.identity", "server.rest", "server.rpc", "server.telemetry", "server/limits",

@@ -167,16 +167,17 @@ def _issuer(
     current = leaf
     for _ in range(len(intermediates) + 1):
         for root in roots:
-            if _issued(current, by=root):
+            if is_issued(current, by=root):
                 return root
-        following = next((c for c in intermediates if c != current and _issued(current, by=c)), None)
+        following = next((c for c in intermediates if c != current and is_issued(current, by=c)), None)
         if following is None:
             return None
         current = following
     return None
 
 
-def _issued(certificate: x509.Certificate, *, by: x509.Certificate) -> bool:
+def is_issued(certificate: x509.Certificate, *, by: x509.Certificate) -> bool:
+    """Whether an authority has signed a certificate itself."""
     try:
         certificate.verify_directly_issued_by(by)
     except (ValueError, TypeError, InvalidSignature):

@@ -65,7 +65,7 @@ def renew(  # noqa: PLR0917 - typer passes options by name
 ) -> None:
     """Issue certificates anew, with the same key, names and lifetime.
 
-    The server reads its own when it starts: restart it after `renew server`. A user's bundle is to be given out again.
+    A server that runs takes its own within seconds. A user's bundle is to be given out again.
     """
     if name is None:
         if days is not None or san or new_key:
@@ -163,6 +163,4 @@ def export(
 def _tell(done: Renewal) -> None:
     lines = [f"{subject.folder}: valid until {end:%Y-%m-%d %H:%M:%S} UTC" for subject, end in done.done]
     lines += [f"{subject.folder}: trusts what it is to trust now" for subject in done.trusted]
-    if any(subject.kind == "server" for subject in (*(subject for subject, _ in done.done), *done.trusted)):
-        done.notes.append("the server reads its bundle when it starts: restart it")
     tell(lines, done.notes)

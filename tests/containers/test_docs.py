@@ -13,7 +13,9 @@ import pytest
 from jobworker.v1 import job_pb2
 from tests.harness.compose import EXECUTOR_IMAGE, ROOT, SERVER_IMAGE, Stack
 from tests.harness.docs import blocks
+from tests.harness.pki import shown_certificate
 from tests.harness.service import Api
+from tests.harness.wait import until
 
 pytestmark = pytest.mark.engine
 
@@ -54,10 +56,9 @@ def test_a_user_is_added_while_the_service_runs(stack: Stack, tmp_path: Path) ->
 def test_certificates_are_rotated_and_jobs_run_on(stack: Stack, tmp_path: Path) -> None:
     api = stack.api()
     batch = api.submit("sleep 5; echo done")
-    before = stack.execute("server", "cat", "/etc/jobworker/pki/server/tls.crt")
+    before = shown_certificate(stack.port, stack.bundle())
     run(stack, "Rotate", tmp_path)
-    stack.attached(2)
-    assert stack.execute("server", "cat", "/etc/jobworker/pki/server/tls.crt") != before
+    until(lambda: shown_certificate(stack.port, stack.bundle()) != before, "the server shows the new certificate")
     assert api.wait(batch).state == job_pb2.BATCH_STATE_SUCCEEDED
     assert api.log(batch) == b"done\n"
     assert stack.execute("server", "jobworker", "healthcheck").endswith("SERVING\n")

@@ -12,8 +12,16 @@ from jobpki import authority, keys
 from jobpki.layout import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Layout
 
 
-def forge(pki: Path, folder: Path, user: str, *, now: datetime | None = None, keep_key: bool = False) -> Path:
-    """A bundle for a user, in a new folder: valid for a day from `now`, with a new key or the user's own."""
+def forge(
+    pki: Path,
+    folder: Path,
+    user: str,
+    *,
+    now: datetime | None = None,
+    keep_key: bool = False,
+    lifetime: timedelta = timedelta(days=1),
+) -> Path:
+    """A bundle for a user, in a new folder: valid from `now` on, with a new key or the user's own."""
     layout = Layout(pki)
     signer = authority.Authority(
         certificate=x509.load_pem_x509_certificate(layout.ca_certificate.read_bytes()),
@@ -27,7 +35,7 @@ def forge(pki: Path, folder: Path, user: str, *, now: datetime | None = None, ke
         user=user,
         trust_domain="jobworker",
         now=now or datetime.now(UTC),
-        lifetime=timedelta(days=1),
+        lifetime=lifetime,
         serial=x509.random_serial_number(),
     )
     folder.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from jobpki.profiles import PasswordCost
 from jobpki.users import Role
 
 USERS = {"alice": Role.OPERATOR, "bob": Role.OPERATOR, "vic": Role.VIEWER}  # beside admin
+_SECONDS = 60.0
 LOW_COST = PasswordCost(iterations=1, lanes=1, memory_kib=8)
 
 
@@ -55,6 +57,17 @@ def client_context(bundle: Path, *, ca: Path | None = None, with_certificate: bo
     """A TLS client with a bundle, that trusts the bundle's authority, or `ca`."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca or bundle / CA_FILE)
     return _with_own(context, bundle) if with_certificate else context
+
+
+def shown_certificate(port: int, bundle: Path) -> bytes:
+    """The certificate that a listener on this machine shows to a new connection, DER."""
+    context = client_context(bundle)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("127.0.0.1", port), _SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        return connection.getpeercert(binary_form=True) or b""
 
 
 def _with_own(context: ssl.SSLContext, bundle: Path) -> ssl.SSLContext:

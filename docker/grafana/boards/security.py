@@ -76,6 +76,12 @@ def _figures() -> list[Builder[models.Panel]]:
             Query(f'min(jobworker_certificate_not_after_timestamp_seconds{{{SERVICE}, certificate="ca"}}) - time()'),
             unit="s", steps=_EXPIRY,
         ),
+        graph(
+            "Files of the PKI",
+            "1 while the newest content is in force; 0: it was refused, and the one before it is.",
+            Query(f"min by (file) (jobworker_pki_last_reload_successful{{{SERVICE}}})", "{{file}}"),
+            unit="none",
+        ),
     ]  # fmt: skip
 
 
@@ -125,18 +131,18 @@ def _connections() -> list[Builder[models.Panel]]:
             "Connections",
             "New ones that made the TLS handshake, a second, by listener.",
             Query(rate("jobworker_tls_connections_total", by="listener"), "{{listener}}"),
-            unit="ops",
+            unit="ops", width=6,
         ),
         graph(
             "Handshakes failed",
             "A second, by listener; over gRPC they cannot be seen.",
             Query(rate("jobworker_tls_handshake_failures_total", by="listener"), "{{listener}}"),
-            unit="ops", steps=[(None, GREEN), (1, ORANGE)],
+            unit="ops", width=6, steps=[(None, GREEN), (1, ORANGE)],
         ),
         graph(
             "Certificates expire in",
             "A renewed one jumps up; alerts come at 30 days and at 7.",
             Query(f"jobworker_certificate_not_after_timestamp_seconds{{{SERVICE}}} - time()", "{{certificate}}"),
-            unit="s", steps=_EXPIRY,
+            unit="s", width=6, steps=_EXPIRY,
         ),
     ]  # fmt: skip

@@ -83,7 +83,7 @@ class AcceptLoop:
         name: str,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`name` is the listener's, for the log."""
+        """`name` is the listener's, for the log; `tls` may be set to another one, for connections that come then."""
         self._protocol = protocol
         self._seconds = limits.seconds
         self._strangers: Strangers[Arrival] = Strangers(most=limits.strangers)
@@ -91,7 +91,7 @@ class AcceptLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = log
         self._name = name
-        self._tls = tls
+        self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._listening: socket.socket | None = None
         self._pause: asyncio.TimerHandle | None = None
@@ -183,8 +183,8 @@ class AcceptLoop:
             await self._loop.connect_accepted_socket(
                 lambda: self._protocol(arrival),
                 arrival.sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=None if self._tls is None else self._seconds,
+                ssl=self.tls,
+                ssl_handshake_timeout=None if self.tls is None else self._seconds,
             )
         except (OSError, TimeoutError):  # ssl.SSLError is one
             self.forget(arrival)

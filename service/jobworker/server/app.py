@@ -9,9 +9,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,20 +19,14 @@ from pathlib import Path
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-from cryptography import x509
-
-from jobpki.errors import PkiError
-from jobpki.examine import with_remedy
-from jobpki.layout import Layout as PkiLayout
 from jobworker.server import datafolder, limits, listeners, ownlogs
 from jobworker.server.clocks import now
 from jobworker.server.config.live import LiveConfig
 from jobworker.server.config.model import Settings
 from jobworker.server.config.watch import FileWatch
 from jobworker.server.control import Control
+from jobworker.server.credentials import CredentialWatch, load
 from jobworker.server.folders import FolderError, Folders
-from jobworker.server.identity.gate import Identity
-from jobworker.server.identity.tls import TlsMaterial, load_tls
 from jobworker.server.reach import StartError, inherited, listen
 from jobworker.server.rpc import server as rpc
 from jobworker.server.rpc.call import current_record
@@ -165,8 +158,10 @@ async def _start(  # noqa: PLR0915
     """Makes and starts every part; `parts` stops them."""
     settings, started_ns, began_ns = config.settings, time.time_ns(), time.monotonic_ns()
     log: Log = service_log.logger
-    tls, identity = _identity(
-        settings, folders.path("pki"), on_problem=lambda what: log.error("identity", problem=what)
+    tls, identity = load(
+        folders.path("pki"),
+        token_lifetime_seconds=settings.auth.token_lifetime_seconds,
+        on_problem=lambda what: log.error("identity", problem=what),
     )
     parts.callback(identity.close)
     layout = Layout(folders.path("data"))
@@ -179,6 +174,9 @@ async def _start(  # noqa: PLR0915
     )
     slices = Slices()
     parts.callback(slices.close)
+    credentials = CredentialWatch(
+        tls=tls, identity=identity, denied=metrics.calls.denied, slices=slices, clock=time.time, log=log
+    )
     threads = ThreadSyncer()
     parts.callback(threads.close)
     traces = _traces(config, layout, metrics, log)
@@ -248,7 +246,7 @@ async def _start(  # noqa: PLR0915
         batches=batches,
         acceptor=acceptor,
         scheduler=scheduler,
-        tls=tls,
+        tls=tls.material,
         host=settings.grpc.host,
         port=settings.grpc.port,
         limits=limits.stream_limits(settings),
@@ -265,14 +263,14 @@ async def _start(  # noqa: PLR0915
                 uptime_ns=lambda: time.monotonic_ns() - began_ns,
                 data=layout.data,
                 data_name=str(settings.paths.data),
-                certificates=_expiries(tls),
+                certificates=tls.expiries,
                 drain=drain,
                 work=scheduler,
                 unfinished=batches.unfinished,
                 config=config,
                 slices=slices,
                 accounts=ledger.accounts,
-                problems=lambda: datafolder.problems(ledger, found, worker, audit.log),
+                problems=lambda: [*datafolder.problems(ledger, found, worker, audit.log), *credentials.problems()],
             ),
         ),
         log=log,
@@ -315,7 +313,8 @@ async def _start(  # noqa: PLR0915
             role_of=identity.role_of,
             passwords=identity.passwords,
             volumes={"data": layout.data, "logs": str(folders.path("logs"))},
-            certificates=_expiries(tls),
+            certificates=tls.expiries,
+            credentials=credentials,
         )
     )
     probes = Probes(
@@ -331,8 +330,10 @@ async def _start(  # noqa: PLR0915
     # First up and last down: whoever watches sees the start and the end as well.
     parts.push_async_callback(endpoint.stop)
     # It is stopped after the gRPC server, whose stop ends the calls of both.
-    rest = listeners.rest(settings, server, tls, log, share_port=shared_ports)
+    rest = listeners.rest(settings, server, tls.material, log, share_port=shared_ports)
     parts.push_async_callback(rest.stop, grace_seconds=REST_CLOSE_SECONDS)
+    credentials.start(calls=server.calls, use=(server.use, rest.use))
+    parts.push_async_callback(credentials.close)
     await listeners.start(settings, server, rest, endpoint, log)
 
     async def leave(seconds: float) -> int:
@@ -347,22 +348,6 @@ async def _start(  # noqa: PLR0915
     parts.push_async_callback(lambda: server.stop(grace_seconds=config.settings.grpc.drain_seconds))
 
 
-def _identity(settings: Settings, pki: Path, on_problem: Callable[[str], object]) -> tuple[TlsMaterial, Identity]:
-    try:
-        tls = load_tls(pki, now=datetime.now(UTC))
-        identity = Identity(
-            pki=pki,
-            trust_domain=tls.trust_domain,
-            token_lifetime_seconds=settings.auth.token_lifetime_seconds,
-            clock=time.time,
-            monotonic=time.monotonic,
-            on_problem=on_problem,
-        )
-    except PkiError as e:
-        raise StartError(str(with_remedy(PkiLayout(pki), e))) from e
-    return tls, identity
-
-
 def _begin_config(config: LiveConfig, layout: Layout, log: Log) -> None:
     if config.damaged:
         try:
@@ -371,12 +356,6 @@ def _begin_config(config: LiveConfig, layout: Layout, log: Log) -> None:
             raise StartError(f"{config.record_path}: is damaged, and cannot be set aside: {e.strerror}") from e
         log.error("what UpdateConfig had set cannot be read and was set aside", path=place)
     config.start(log)
-
-
-def _expiries(tls: TlsMaterial) -> list[tuple[str, datetime]]:
-    """Names and ends of the certificates that connections depend on."""
-    authorities = x509.load_pem_x509_certificates(tls.ca_pem)
-    return [("ca", min(ca.not_valid_after_utc for ca in authorities)), ("server", tls.not_after)]
 
 
 def _traces(config: LiveConfig, layout: Layout, metrics: Metrics, log: Log) -> Traces:

@@ -1,7 +1,7 @@
 """The client's certificate: which user it names, and the key that tokens are bound to.
 
-That it leads to this service's authority was checked by the handshake. Whether it is valid *now* is checked here at
-each call: a connection may live longer than the certificate it was opened with.
+That it leads to one of this service's authorities was checked by the handshake. Whether it is valid *now* is checked
+here at each call: a connection may live longer than the certificate it was opened with, and than the authority.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from jobpki.bundle import spiffe_id
+from jobpki.bundle import is_issued, spiffe_id
 from jobpki.profiles import is_user_name
 from jobpki.revocation import Identifier, identifier
 from jobworker.server.errors import AuthReason, UnauthenticatedError
@@ -48,9 +48,19 @@ class Certificates:
     def __init__(self, *, trust_domain: str, revoked: Callable[[], Container[Identifier]] = frozenset) -> None:
         """`revoked`: what is revoked now."""
         self._revoked = revoked
+        self._forgotten: list[x509.Certificate] = []
+        self._trusted: list[x509.Certificate] = []
         self._prefix = f"spiffe://{trust_domain}/user/"
         self._health = f"spiffe://{trust_domain}/health"
         self._parse = lru_cache(maxsize=_CACHED_CERTIFICATES)(self._read)
+
+    def trust(self, authorities: Iterable[x509.Certificate]) -> None:
+        """From now on these are the authorities. Certificates that one of those before has signed itself are refused,
+        also on connections that were made before."""
+        before, self._trusted = self._trusted, list(authorities)
+        gone = [*self._forgotten, *before]
+        self._forgotten = [authority for authority in dict.fromkeys(gone) if authority not in self._trusted]
+        self._parse.cache_clear()
 
     def read(self, pem: bytes | None, *, now: float) -> ClientCertificate:
         """The certificate of a caller, valid at `now` (seconds since 1970).
@@ -91,6 +101,9 @@ class Certificates:
         if ExtendedKeyUsageOID.CLIENT_AUTH not in usages:
             raise _invalid("the certificate is not for clients")
         user = uri.removeprefix(self._prefix) if uri is not None and uri.startswith(self._prefix) else ""
+        signed = partial(is_issued, parsed)
+        if any(signed(by=gone) for gone in self._forgotten) and not any(signed(by=root) for root in self._trusted):
+            raise _invalid("the client certificate is of an authority that is not trusted any more")
         if uri == self._health:
             user = HEALTH
         elif not is_user_name(user):

@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from jobpki import keys
@@ -60,10 +62,24 @@ class Identity:
             ThreadsError: the threads that check passwords could not be started.
         """
         layout = Layout(pki)
-        self._keys = Current(layout.token_key, _token_keys, what="the token keys", on_problem=on_problem)
+        self._keys = Current(
+            layout.token_key,
+            read=partial(_token_keys, layout.token_key),
+            what="the token keys",
+            on_problem=on_problem,
+        )
         self._users = Users(layout.users, on_problem=on_problem)
-        revoked = Current(layout.crl, partial(_revoked, layout), what="the revocations", on_problem=on_problem)
+        ca = layout.server / CA_FILE
+        revoked = Current(
+            layout.crl, ca, read=partial(_revoked, layout.crl, ca), what="the revocations", on_problem=on_problem
+        )
+        self._files: dict[str, Current[Any]] = {
+            "token_keys": self._keys,
+            "users": self._users.file,
+            "revocations": revoked,
+        }
         self._certificates = Certificates(trust_domain=trust_domain, revoked=revoked.get)
+        self.trust(read_public(ca))
         self._keys_used = self._keys.get()
         self._tokens = Tokens(keys=self._keys_used, trust_domain=trust_domain, lifetime_seconds=token_lifetime_seconds)
         self.passwords = PasswordChecker(on_problem=on_problem)
@@ -75,6 +91,19 @@ class Identity:
     def configure(self, *, token_lifetime_seconds: float) -> None:
         """Another lifetime, of tokens given out from now on."""
         self._tokens.configure(lifetime_seconds=token_lifetime_seconds)
+
+    def trust(self, ca_pem: bytes) -> None:
+        """The authorities that the listeners trust from now on; see Certificates."""
+        self._certificates.trust(x509.load_pem_x509_certificates(ca_pem))
+
+    def look(self) -> tuple[object, ...]:
+        """Reads what has changed. What is in force; as long as none of it does, these are the same objects."""
+        return tuple(file.get() for file in self._files.values())
+
+    @property
+    def problems(self) -> dict[str, str | None]:
+        """What is wrong with each file now, as of the last look at it."""
+        return {name: file.problem for name, file in self._files.items()}
 
     def role_of(self, user: str) -> Role | None:
         """The role that a user has now; None: there is no such user."""
@@ -166,11 +195,10 @@ def _token_keys(path: Path) -> list[ec.EllipticCurvePrivateKey]:
     return keys.p256s_from_pem(read_secret(path), path)
 
 
-def _revoked(layout: Layout, path: Path) -> dict[Identifier, Revoked]:
+def _revoked(path: Path, ca: Path) -> dict[Identifier, Revoked]:
     """Those of the authorities that the server trusts are checked to be signed by them."""
     if not path.exists():
         return {}
-    ca = layout.server / CA_FILE
     return read_revoked(path, load_certificates(read_public(ca), ca))
 
 

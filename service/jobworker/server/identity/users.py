@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from jobpki.users import User, read_users
@@ -22,11 +23,11 @@ class Users:
         Raises:
             PkiError: the file cannot be read.
         """
-        self._file = Current(path, read_users, what="the users", on_problem=on_problem)
+        self.file = Current(path, read=partial(read_users, path), what="the users", on_problem=on_problem)
 
     def get(self, name: str) -> User | None:
         """The user's entry; None when there is none. Costs a stat(2) while the file is unchanged."""
-        return self._file.get().get(name)
+        return self.file.get().get(name)
 
 
 def login_stamp(user: User) -> str:

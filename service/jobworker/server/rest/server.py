@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,13 +95,21 @@ class RestServer:
         self._openapi = answer.Fixed(openapi.document(self._routes, version=version, needs_token=needs_token))
         self._manager = Manager(self._handle, limits=limits, connected=layers.observer.connected)
         self._listening = listening
+        self._failed = layers.observer.handshake_failed
         self._loop = AcceptLoop(
             protocol=self._manager.make,
             limits=StrangerLimits(strangers=limits.strangers, seconds=limits.handshake_seconds),
-            tls=server_context(tls, failed=layers.observer.handshake_failed),
+            tls=self._context(tls),
             log=log,
             name="rest",
         )
+
+    def use(self, tls: Tls) -> None:
+        """Another key, certificate or authority, for connections that come from now on."""
+        self._loop.tls = self._context(tls)
+
+    def _context(self, tls: Tls) -> ssl.SSLContext:
+        return server_context(tls, failed=self._failed)
 
     async def start(self) -> None:
         """Begins to serve.

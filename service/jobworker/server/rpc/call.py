@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Principal(Protocol):
-    """Who calls, as certificate and token say."""
+    """Who calls, as certificate and token say; `expires_at` in seconds since 1970."""
 
     @property
     def user(self) -> str: ...
@@ -30,19 +30,28 @@ class Principal(Protocol):
     def token_id(self) -> str | None: ...
 
     @property
+    def role(self) -> object: ...
+
+    @property
+    def expires_at(self) -> float: ...
+
+    @property
     def is_admin(self) -> bool: ...
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call, from its first layer to its end. `long` ones last as long as the client likes."""
+    """A call, from its first layer to its end. `long` ones last as long as the client likes, and so does the request of
+    an `upload`."""
 
     method: str
     long: bool
+    upload: bool
     task: asyncio.Task[object]
     correlation_id: CorrelationId | None = None  # as the client named its batch in the metadata
     batch: CorrelationId | None = None  # which one the call turned out to be about, for the log
     certificate_pem: bytes | None = None
+    authorization: str | None = None
     principal: Principal | None = None
     code: str = "OK"
     cut_by: JobworkerError | None = field(default=None)
@@ -167,6 +176,11 @@ class Calls:
     def following(self) -> int:
         """How many follow a log, or wait for a batch."""
         return sum(call.long and call.method.startswith(_FOLLOWED) for call in self._calls)
+
+    @property
+    def open_ended(self) -> list[Call]:
+        """Those that last as long as the client likes, by a caller that is known."""
+        return [call for call in self._calls if (call.long or call.upload) and call.principal is not None]
 
     def close(self, error: JobworkerError) -> None:
         """Refuses new calls, and cuts the long ones, with `error`."""

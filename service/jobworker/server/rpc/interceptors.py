@@ -100,11 +100,12 @@ class Layers:
         for layer in reversed(LAYERS):
             behaviour = layer(self, method, behaviour)
         long = handler.response_streaming or method in LONG_METHODS
+        upload = method in _UPLOADS
 
         async def entry(request: Any, context: Any) -> Any:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101  (a coroutine that runs has a task)
-            call = Call(method=method, long=long, task=task)
+            call = Call(method=method, long=long, upload=upload, task=task)
             CURRENT.set(call)
             return await behaviour(call, request, context)
 
@@ -302,13 +303,14 @@ def _count_refusals(layers: Layers, method: str, proceed: Behaviour) -> Behaviou
 
 
 def _identify(layers: Layers, method: str, proceed: Behaviour) -> Behaviour:
-    """Who calls: from certificate and token, when the call begins. One that lasts longer than the token goes on."""
+    """Who calls: from certificate and token, when the call begins. One that lasts is asked again: see reauth.py."""
 
     async def behaviour(call: Call, request: Any, context: Any) -> Any:
         certificates = context.auth_context().get("x509_pem_cert")
         call.certificate_pem = certificates[0] if certificates else None
+        call.authorization = _authorization(context)
         call.principal = layers.identity.authenticate(
-            method=method, certificate_pem=call.certificate_pem, authorization=_authorization(context)
+            method=method, certificate_pem=call.certificate_pem, authorization=call.authorization
         )
         return await proceed(call, request, context)
 
@@ -329,7 +331,7 @@ def _correlate(_layers: Layers, _method: str, proceed: Behaviour) -> Behaviour:
     return behaviour
 
 
-def _share(layers: Layers, method: str, proceed: Behaviour) -> Behaviour:
+def _share(layers: Layers, _method: str, proceed: Behaviour) -> Behaviour:
     """The caller has connections and calls left. A call over gRPC is over when its answer was taken, which may be long
     after its handler is done."""
     shares, is_grpc = layers.shares, layers.transport == "grpc"
@@ -346,7 +348,7 @@ def _share(layers: Layers, method: str, proceed: Behaviour) -> Behaviour:
         try:
             shares.enter(user, call)
             call.at_end.append(partial(shares.leave, user, call))
-            if method not in _UPLOADS:
+            if not call.upload:
                 return await proceed(call, request, context)
             async with shares.uploads(call):
                 return await proceed(call, request, context)

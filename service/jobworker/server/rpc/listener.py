@@ -81,13 +81,23 @@ class Listener:
             ("grpc.server_handshake_timeout_ms", round(connections.handshake_seconds * 1000)),
         )
         self._server = grpc.aio.server(options=(*OPTIONS, *own))
-        self._credentials = grpc.ssl_server_credentials(
-            [(tls.private_key_pem, tls.certificate_chain_pem)],
-            root_certificates=tls.ca_pem,
-            require_client_auth=True,
+        self._next: grpc.ServerCertificateConfiguration | None = None
+        self._credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(tls),
+            self._fetch,  # type: ignore[arg-type]  # which may well return None, says gRPC's documentation
+            require_client_authentication=True,
         )
         self._host = host
         self.port = port
+
+    def use(self, tls: Tls) -> None:
+        """Another key, certificate or authority, for connections that come from now on."""
+        self._next = _configuration(tls)
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """gRPC asks before each handshake, in a thread of its own and one at a time; None: as before."""
+        found, self._next = self._next, None
+        return found
 
     async def start(self, handlers: Mapping[str, Any]) -> None:
         """Serves `handlers`, by full method name.
@@ -110,6 +120,12 @@ class Listener:
     async def stop(self, grace_seconds: float) -> None:
         """Closes the port, and connections when their calls are over or the grace is."""
         await self._server.stop(grace_seconds)
+
+
+def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(tls.private_key_pem, tls.certificate_chain_pem)], root_certificates=tls.ca_pem
+    )
 
 
 class _Generic(grpc.GenericRpcHandler):

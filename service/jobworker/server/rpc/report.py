@@ -102,7 +102,7 @@ class Report:
     uptime_ns: Callable[[], int]  # by a clock that never jumps
     data: str  # the data folder, as this process opens it
     data_name: str  # as people know it
-    certificates: Sequence[tuple[str, datetime]]  # name, expiry
+    certificates: Callable[[], Sequence[tuple[str, datetime]]]  # name, expiry
     drain: Drain
     work: Work
     unfinished: Callable[[], Iterable[Unfinished]]
@@ -125,7 +125,7 @@ class Report:
         self._executor(status.executor)
         await self._load(status, self._stored(status.stored))
         self._disk(status.disk)
-        for name, expires_at in self.certificates:
+        for name, expires_at in self.certificates():
             status.certificates.add(name=name).expires_at.FromDatetime(expires_at)
         self._config(status.config)
         status.problems.extend(self.problems())

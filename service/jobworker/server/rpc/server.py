@@ -152,6 +152,11 @@ class RpcServer:
         return len(self._calls)
 
     @property
+    def calls(self) -> Calls:
+        """The calls under way."""
+        return self._calls
+
+    @property
     def followers(self) -> int:
         """How many of them follow a log, or wait for a batch."""
         return self._calls.following
@@ -189,6 +194,10 @@ class RpcServer:
         self._query.stall_seconds = limits.stall_seconds
         self._budget.configure(total_bytes=limits.held_bytes)
         self.layers.shares.configure(limits.user)
+
+    def use(self, tls: Tls) -> None:
+        """Another key, certificate or authority, for connections that come from now on."""
+        self._listener.use(tls)
 
     async def drain(self) -> None:
         """Health says NOT_SERVING; calls that come now are answered UNAVAILABLE, streams and waits end with it; short

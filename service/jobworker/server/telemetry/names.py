@@ -217,6 +217,12 @@ CERTIFICATE_NOT_AFTER = _gauge(
     "When a certificate in use expires, Unix time.",
     ("certificate", "ca, server"),
 )
+PKI_SUCCESSFUL = _gauge(
+    "jobworker_pki_last_reload_successful",
+    "",
+    "1 when the newest content of a file of the PKI is in force, 0 when it was refused and the one before it stayed.",
+    ("file", "server_certificate (with its key and authorities), users, token_keys, revocations"),
+)
 CONFIG_GENERATION = _gauge("jobworker_config_generation", "", "Counts the configurations that were in force.")
 CONFIG_SUCCESSFUL = _gauge(
     "jobworker_config_last_reload_successful", "", "1 when the newest configuration is in force, 0 when it was refused."

@@ -165,11 +165,18 @@ class Removed(Protocol):
     def bytes(self) -> Mapping[Any, int]: ...
 
 
+class Credentials(Protocol):
+    """The files that callers and the server are known by: what is wrong with each; None: nothing is."""
+
+    @property
+    def files(self) -> Mapping[str, str | None]: ...
+
+
 @dataclass(kw_only=True, eq=False)
 class State:
     """A prometheus-client Collector. `look` first, then `collect` in the same turn of the loop.
 
-    `role_of` gives the role of a user, `volumes` are folders by name, `certificates` (name, expiry).
+    `role_of` gives the role of a user, `volumes` are folders by name, `certificates` gives (name, expiry).
     """
 
     version: str
@@ -186,7 +193,8 @@ class State:
     role_of: Callable[[str], object]
     passwords: Passwords
     volumes: Mapping[str, str]
-    certificates: Sequence[tuple[str, datetime]]
+    certificates: Callable[[], Sequence[tuple[str, datetime]]]
+    credentials: Credentials
     _batches: int = field(default=0, init=False)
     _queued: Counter[str] = field(default_factory=Counter, init=False)
     _oldest_ns: int | None = field(default=None, init=False)
@@ -272,8 +280,10 @@ class State:
         yield _gauge(names.EXECUTOR_ISOLATED, {(): float(isolated)})
 
     def _files(self) -> Iterator[Metric]:
-        expiries = {(name,): expiry.timestamp() for name, expiry in self.certificates}
+        expiries = {(name,): expiry.timestamp() for name, expiry in self.certificates()}
         yield _gauge(names.CERTIFICATE_NOT_AFTER, expiries)
+        good = {(name,): float(problem is None) for name, problem in self.credentials.files.items()}
+        yield _gauge(names.PKI_SUCCESSFUL, good)
         yield _gauge(names.CONFIG_GENERATION, {(): self.config.generation})
         yield _gauge(names.CONFIG_SUCCESSFUL, {(): float(not self.config.last_error)})
         yield _gauge(names.CONFIG_TIMESTAMP, {(): self.config.loaded_at / 1e9})
