@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from jobworker.client import BatchOptions, JobRequest, PasswordLogin
 from jobworker.client.sync import Client
 from jobworker.v1 import job_pb2, schedule_pb2
 from tests.harness.compose import Stack, docker
+from tests.harness.pki import shown_certificate
 from tests.harness.wait import until
 
 pytestmark = pytest.mark.engine
@@ -39,7 +41,7 @@ def test_only_this_machine_reaches_the_published_ports(stack: Stack) -> None:
     assert stack.inspect("executor")["HostConfig"]["NetworkMode"] == "none"
 
 
-@pytest.mark.parametrize("service", ["pki", "server", "executor"])
+@pytest.mark.parametrize("service", ["pki", "renewal", "server", "executor"])
 def test_each_container_has_no_rights_a_read_only_root_and_limits(stack: Stack, service: str) -> None:
     host = stack.inspect(service)["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
@@ -47,6 +49,24 @@ def test_each_container_has_no_rights_a_read_only_root_and_limits(stack: Stack, 
     assert host["ReadonlyRootfs"] is True
     assert host["Memory"] > 0
     assert host["PidsLimit"] > 0
+
+
+def test_a_certificate_that_is_due_is_renewed_beside_the_running_server(stack: Stack) -> None:
+    """Of thirty days it has had twenty-five."""
+    due = (
+        "import datetime as d, pathlib as p; from jobpki.renewal import renew_one; days = lambda n: d.timedelta(days=n)"
+    )
+    due += (
+        "; renew_one(p.Path('/etc/jobworker/pki'), 'server', now=d.datetime.now(d.UTC) - days(25), lifetime=days(30))"
+    )
+    stack.compose("stop", "renewal")
+    stack.compose("run", "--rm", "--no-deps", "--entrypoint", "python", "pki", "-c", due)
+    shown = lambda: shown_certificate(stack.port, stack.bundle())  # noqa: E731
+    old = stack.execute("server", "cat", "/etc/jobworker/pki/server/tls.crt")
+    until(lambda: shown() == ssl.PEM_cert_to_DER_cert(old), "the one that is due is shown")
+    stack.compose("start", "renewal")
+    until(lambda: shown() != ssl.PEM_cert_to_DER_cert(old), "another one is shown")
+    assert "renewed /etc/jobworker/pki/server" in stack.logs("renewal")
 
 
 def test_the_executor_has_the_sockets_folder_and_nothing_else_of_the_servers(stack: Stack) -> None:
@@ -148,6 +168,6 @@ def test_what_jobs_leave_behind_is_reaped_and_no_exit_status_is_lost(stack: Stac
 def test_the_configuration_is_valid_with_and_without_all_profiles(engine: str, profile: tuple[str, ...]) -> None:
     root = Path(__file__).parents[2]
     services = json.loads(docker("compose", *profile, "config", "--format", "json", cwd=root))["services"]
-    assert services.keys() >= {"pki", "server", "executor"}
+    assert services.keys() >= {"pki", "renewal", "server", "executor"}
     if not profile:
-        assert services.keys() == {"pki", "server", "executor"}
+        assert services.keys() == {"pki", "renewal", "server", "executor"}
