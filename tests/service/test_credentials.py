@@ -10,9 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 
 from jobpki import accounts, directory, revoking, rotation
@@ -22,8 +20,9 @@ from jobpki.users import Role
 from jobworker.v1 import admin_pb2, admin_pb2_grpc, job_pb2, query_pb2, schedule_pb2
 from tests.harness.figures import scrape
 from tests.harness.forge import forge
+from tests.harness.lasting import Lasting, follower
 from tests.harness.pki import client_context, make_pki, shown_certificate
-from tests.harness.refusal import Refusal, refusal, refused
+from tests.harness.refusal import refused
 from tests.harness.rest import Rest, rest
 from tests.harness.service import CALL_SECONDS, Api, Service, running
 from tests.harness.wait import until
@@ -51,45 +50,6 @@ def problems(admin: Api) -> list[str]:
     """What GetStatus tells."""
     stub = admin_pb2_grpc.AdminServiceStub(admin.channel)
     return list(stub.GetStatus(admin_pb2.GetStatusRequest(), **admin.call()).problems)
-
-
-class Lasting:
-    """A call that lasts, in a thread: what came of it, and how it ended."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.pieces: list[Any] = []
-        self.ended_by: Refusal | None = None
-        self._thread = threading.Thread(target=self._run, args=(make,), daemon=True)
-        self._thread.start()
-
-    def _run(self, make: Callable[[], Any]) -> None:
-        try:
-            answer = make()
-            for piece in answer if hasattr(answer, "__iter__") else [answer]:
-                self.pieces.append(piece)
-        except grpc.RpcError as error:
-            self.ended_by = refusal(error)
-
-    def join(self) -> None:
-        """Waits for its end."""
-        self._thread.join(CALL_SECONDS)
-        assert not self._thread.is_alive()
-
-    @property
-    def log(self) -> bytes:
-        """Of a follower: the bytes, each once and in order."""
-        data = bytearray()
-        for chunk in self.pieces:
-            assert not chunk.data or chunk.offset == len(data)
-            data += chunk.data
-        return bytes(data)
-
-
-def follower(api: Api, batch: str) -> Lasting:
-    """Follows the first job's log, and has its beginning."""
-    found = Lasting(lambda: api.follow(batch, job_index=[0]))
-    until(lambda: found.pieces or found.ended_by, "the log's beginning")
-    return found
 
 
 class Load:
