@@ -62,10 +62,13 @@ def read_issued(path: Path) -> list[Issued]:
     Raises:
         PkiError: it cannot be read, is for others to read or change, or is no such file.
     """
-    if not path.exists():
-        return []
+    return parse_issued(read_secret(path), path) if path.exists() else []
+
+
+def parse_issued(content: bytes, path: Path) -> list[Issued]:
+    """As read_issued, of bytes that were read from `path`."""
     try:
-        document = json.loads(read_secret(path))
+        document = json.loads(content)
         if document["version"] != _VERSION:
             raise PkiError(f"is not a list of certificates of version {_VERSION}", path=path)
         return [
@@ -78,7 +81,7 @@ def read_issued(path: Path) -> list[Issued]:
             )
             for entry in document["certificates"]
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise PkiError("is not a list of certificates", path=path) from error
 
 

@@ -77,7 +77,7 @@ def parse_users(content: bytes, path: Path) -> dict[str, User]:
     """As read_users, of bytes that were read from `path`."""
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PkiError(f"is not JSON ({error})", path=path) from error
     if not isinstance(document, dict) or document.get("version") != _VERSION:
         raise PkiError(f"is not a users file of version {_VERSION}", path=path)

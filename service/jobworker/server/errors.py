@@ -123,6 +123,10 @@ class DamagedError(JobworkerError):
         self.path = path
 
 
+# What reading a file raises whose content is not what was written there: bits that flipped, lines of another file.
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+
+
 def service_trouble(error: BaseException) -> ExhaustedError | UnavailableError | None:
     """What callers are told when the service itself was short of something, or its disk failed; None: the error is
     another."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from jobworker.server.config.keys import flat
 from jobworker.server.config.model import Settings
+from jobworker.server.errors import UNREADABLE
 from jobworker.server.store.replace import replace
 
 
@@ -46,7 +47,7 @@ def read_record(path: str) -> Record:
         record = Record(content["generation"], content["updates"], content["digest"])
     except FileNotFoundError:
         return Record()
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, *UNREADABLE) as e:
         raise DamagedRecordError(f"{path}: cannot be read: {e}") from e
     if type(record.generation) is not int or not isinstance(record.updates, dict):
         raise DamagedRecordError(f"{path}: is not the record of a configuration")

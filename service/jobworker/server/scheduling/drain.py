@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from jobworker.server.clocks import Now
-from jobworker.server.errors import PreconditionError, UnavailableError
+from jobworker.server.errors import UNREADABLE, PreconditionError, UnavailableError
 from jobworker.server.scheduling.deadline import Deadline
 from jobworker.server.store import replace as files
 from jobworker.server.store.active import ActiveBatch
@@ -109,7 +109,7 @@ class Drain:
                 return Stop.read(json.loads(file.read()), self._now())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError) as e:
+        except (OSError, *UNREADABLE) as e:
             # It was there because the service was told to stop: so much is known.
             self._log.error(
                 "what the service was told cannot be read; it stays stopped", path=self._path, problem=str(e)

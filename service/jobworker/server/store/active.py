@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from jobworker.server.core.batch import Batch
 from jobworker.server.core.records import Ended, Record, Returned, Skipped, Started
-from jobworker.server.errors import DamagedError
+from jobworker.server.errors import UNREADABLE, DamagedError
 from jobworker.server.model import (
     BatchHeader,
     BatchState,
@@ -154,7 +154,7 @@ class ActiveBatch:
         try:
             d = json.loads(line)
             return results.decode_end(d) if d["k"] == "end" else results.skip_end(d, len(output.streams))
-        except (ValueError, KeyError, TypeError) as e:
+        except UNREADABLE as e:
             raise DamagedError(f"the end of job {index} cannot be read", path=path) from e
 
     # -- what the scheduler asks

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from jobworker.server.errors import DamagedError
+from jobworker.server.errors import UNREADABLE, DamagedError
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchHeader, BatchOptions, JobSpec, Limits, LogPolicy, OutputMode
 from jobworker.server.store.disk import Disk
@@ -216,16 +216,23 @@ class BatchReader:
                 fail_fast=d["fail_fast"],
                 labels=d["labels"],
             )
-        except (ValueError, KeyError, TypeError) as e:
+        except UNREADABLE as e:
             raise DamagedError("the batch's header cannot be read", path=self.path) from e
 
     def closing(self) -> tuple[int, str] | None:
-        """The count of jobs and the digest; None where the closing line is missing."""
-        if self.content:
-            d = json.loads(self.content[self.content.rindex(b'{"end":') :])
-        else:
-            d = last_line(self.path, b'{"end":', most_bytes=256)
-        return None if d is None else (d["end"], d["sha256"])
+        """The count of jobs and the digest; None where the closing line is missing.
+
+        Raises:
+            DamagedError: it cannot be read.
+        """
+        try:
+            if self.content:
+                d = json.loads(self.content[self.content.rindex(b'{"end":') :])
+            else:
+                d = last_line(self.path, b'{"end":', most_bytes=256)
+            return None if d is None else (int(d["end"]), str(d["sha256"]))
+        except UNREADABLE as e:
+            raise DamagedError("the batch's closing line cannot be read", path=self.path) from e
 
     def load(self) -> array[int]:
         """Finds where each job's line begins, if that is not known: a million take half a second. Any thread."""
@@ -243,7 +250,7 @@ class BatchReader:
         begin, stop = offsets[index], offsets[index + 1]
         try:
             return decode_spec(self.content[begin:stop] or self._read(begin, stop - begin))
-        except (ValueError, TypeError, AttributeError) as e:
+        except UNREADABLE as e:
             raise DamagedError(f"job {index} of the batch cannot be read", path=self.path) from e
 
     @property

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from jobworker.server.errors import UNREADABLE
 from jobworker.server.model import JobState
 from jobworker.server.slices import with_rests
 from jobworker.server.store import results
@@ -50,6 +51,6 @@ def read_ends(folder: str, most: int) -> Ends:
                     counts[JobState(d["state"])] += d["to"] - d["from"]
                     for job in range(d["from"], min(d["to"], most)):
                         jobs[job] = results.skip_end(d, 0)
-            except (ValueError, KeyError, TypeError):
+            except UNREADABLE:
                 continue  # set aside and reported by those who need the line
     return Ends(counts, sorted(jobs.items()), os.stat(f"{folder}/{BATCH}").st_mtime_ns)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from jobworker.server.errors import DamagedError
+from jobworker.server.errors import UNREADABLE, DamagedError
 from jobworker.server.model import (
     BatchState,
     BatchWatcher,
@@ -46,13 +47,14 @@ class FinishedBatch:
         self._path = f"{folder}/{RESULTS}"
         self._ends: array[int] | None = None  # offset + 1 of the line that ended each job
         self._states = bytearray()
-        final = last_line(self._path, b'{"k":"final"', most_bytes=1024)
-        if final is None:  # a machine died between the last end and this line; the ends are there
-            self._index()
-            final = self._summary()
-        self._counts = {JobState(int(k)): v for k, v in final["counts"].items()}
-        self.started_at: int | None = final["started"]
-        self.ended_at: int | None = final["ended"]
+        with self._readable("the batch's results"):
+            final = last_line(self._path, b'{"k":"final"', most_bytes=1024)
+            if final is None:  # a machine died between the last end and this line; the ends are there
+                self._index()
+                final = self._summary()
+            self._counts = {JobState(int(k)): int(v) for k, v in final["counts"].items()}
+            self.started_at: int | None = final["started"]
+            self.ended_at: int | None = final["ended"]
 
     @property
     def is_over(self) -> bool:
@@ -75,10 +77,10 @@ class FinishedBatch:
     def job(self, index: int) -> JobView:
         ends = self._index()
         spec = self._reader.spec(index)
-        with open(self._path, "rb") as file:
+        with self._readable(f"the end of job {index}"), open(self._path, "rb") as file:
             file.seek(ends[index] - 1)
             d = json.loads(file.readline())
-        end: JobEnd = results.decode_end(d) if d["k"] == "end" else results.skip_end(d, len(spec.output.streams))
+            end: JobEnd = results.decode_end(d) if d["k"] == "end" else results.skip_end(d, len(spec.output.streams))
         return JobView(index, spec, end.state, end.started_at, end)
 
     def log_path(self, index: int, stream: LogStream) -> str:
@@ -112,7 +114,7 @@ class FinishedBatch:
         states = bytearray(self.job_count)
         prefix = len(results.END_PREFIX)
         at = 0
-        with open(self._path, "rb") as file:
+        with self._readable("the batch's results"), open(self._path, "rb") as file:
             for line in paced(file):
                 # An end's job and state are read without parsing the line: 100,000 of them take 0.1 s, not 0.5.
                 if line.startswith(results.END_PREFIX):
@@ -130,6 +132,13 @@ class FinishedBatch:
             raise DamagedError(f"the end of job {states.index(0)} is missing", path=self._path)
         self._states, self._ends = states, ends
         return ends
+
+    @contextmanager
+    def _readable(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except UNREADABLE as e:
+            raise DamagedError(f"{what} cannot be read", path=self._path) from e
 
     def _summary(self) -> dict[str, Any]:
         ends = [self.job(i).end for i in range(self.job_count)]

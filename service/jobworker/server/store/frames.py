@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from jobworker.server.errors import UNREADABLE
 from jobworker.server.store.stored import Stored, decode, encode
 
 VERSION = 1
@@ -207,6 +208,6 @@ def _read(data: bytes, at: int) -> _Found | None:
         stop = end + 1 + length
         payload = data[end + 1 : stop]
         whole = int(d["c"], 16) == zlib.crc32(payload, zlib.crc32(data[at + _HEAD_AT : end]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         return None
     return _Found(d, payload, stop) if whole and len(payload) == length else None

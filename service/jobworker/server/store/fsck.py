@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobworker.server.errors import DamagedError, InvalidRequestError
+from jobworker.server.errors import UNREADABLE, DamagedError, InvalidRequestError
 from jobworker.server.model import TransitionError
 from jobworker.server.store import results
 from jobworker.server.store.active import ActiveBatch
@@ -17,7 +17,7 @@ from jobworker.server.store.committed import CommittedBatches
 from jobworker.server.store.layout import RESULTS, Layout
 from jobworker.server.store.replay import apply_line, read_batch
 
-_ERRORS = (DamagedError, InvalidRequestError, OSError, ValueError, KeyError, TypeError, IndexError, TransitionError)
+_ERRORS = (DamagedError, InvalidRequestError, OSError, *UNREADABLE, TransitionError)
 
 
 @dataclass(frozen=True, slots=True)

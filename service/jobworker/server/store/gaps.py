@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from jobworker.server.errors import UNREADABLE, DamagedError
 from jobworker.server.model import JobState, LogStream
 from jobworker.server.store.disk import Disk
 from jobworker.server.store.logsize import log_size
@@ -30,12 +31,19 @@ Gap = tuple[int, int]  # from this byte to before that one
 
 
 def read(log_path: str) -> list[Gap]:
-    """Those of a log, in order."""
+    """Those of a log, in order.
+
+    Raises:
+        DamagedError: they cannot be read.
+    """
+    path = f"{log_path}{_SUFFIX}"
     try:
-        with open(f"{log_path}{_SUFFIX}", "rb") as file:
-            return [(begin, stop) for begin, stop in json.load(file)]
+        with open(path, "rb") as file:
+            return [(int(begin), int(stop)) for begin, stop in json.load(file)]
     except FileNotFoundError:
         return []
+    except UNREADABLE as e:
+        raise DamagedError("what is missing of the log cannot be read", path=path) from e
 
 
 def note(batch: ActiveBatch, *, synced: int, disk: Disk, report: Callable[[str, str], object]) -> None:

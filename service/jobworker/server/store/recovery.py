@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobworker.server.errors import DamagedError, InvalidRequestError
+from jobworker.server.errors import UNREADABLE, DamagedError, InvalidRequestError
 from jobworker.server.ids import CorrelationId
 from jobworker.server.store import gaps, results, takeover
 from jobworker.server.store.active import ActiveBatch
@@ -81,7 +81,7 @@ def _take_over(layout: Layout, *, boot: str, report: Report, found: Recovered) -
             batch, lost = takeover.read(folder, boot=boot, report=report)
         except FileNotFoundError:
             batch = None
-        except (DamagedError, InvalidRequestError, ValueError, KeyError, TypeError, IndexError) as e:
+        except (DamagedError, InvalidRequestError, *UNREADABLE) as e:
             _set_aside(layout, folder, e, report, found)
             continue
         if batch is None:
@@ -129,7 +129,7 @@ def _read_logged(
             _close_results(batch, disk)
         else:
             raise DamagedError("it lies with the finished, and is not", path=folder)
-    except (DamagedError, FileNotFoundError, InvalidRequestError, ValueError, KeyError, TypeError, IndexError) as e:
+    except (DamagedError, FileNotFoundError, InvalidRequestError, *UNREADABLE) as e:
         _set_aside(layout, folder, e, report, found)
         return None
     return batch

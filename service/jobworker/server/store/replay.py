@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from jobworker.server.core.batch import Batch
-from jobworker.server.errors import DamagedError
+from jobworker.server.errors import UNREADABLE, DamagedError
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import TransitionError
 from jobworker.server.store import results
@@ -45,5 +45,5 @@ def apply_line(batch: ActiveBatch, line: dict[str, object], offset: int, report:
         record = results.decode(line)
         if record is not None and batch.recorded.apply(record):
             batch.note_line(record, offset)
-    except (ValueError, KeyError, TypeError, IndexError, TransitionError) as e:
+    except (*UNREADABLE, TransitionError) as e:
         report(f"{batch.folder}/{RESULTS}", f"the line at byte {offset} is passed over: {e}")

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jobworker.server.core.records import Ended, Ordered, Record, Returned, Skipped, Started
+from jobworker.server.errors import UNREADABLE
 from jobworker.server.model import EndReason, JobEnd, JobState, Usage
 
 _encode: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -146,7 +147,7 @@ def read_lines(path: str, damaged: Callable[[int, bytes], object]) -> Iterator[t
                 d = json.loads(line)
                 if not isinstance(d, dict) or "k" not in d:
                     raise ValueError("not a record")
-            except ValueError:
+            except UNREADABLE:
                 damaged(at, line)
             else:
                 yield at, d

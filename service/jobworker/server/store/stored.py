@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from jobworker.server.errors import UNREADABLE
 from jobworker.server.model import EndReason, JobEnd, LogStream
 from jobworker.server.slices import with_rests
 from jobworker.server.store.batchfile import last_line
@@ -114,7 +115,7 @@ def stored_in(folder: str) -> Stored:
         if logs is not None:
             size = sum(os.lstat(f"{folder}/{name}").st_size for name in (BATCH, RESULTS))
             return Stored(1, size + logs[0], FILES_OF_BATCH + logs[1])
-    except (OSError, ValueError):
+    except (OSError, *UNREADABLE):
         pass  # then it is looked through, as far as that goes
     return _looked_through(folder)
 

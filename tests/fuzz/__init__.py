@@ -1,0 +1,1 @@
+"""Everything that reads what others wrote, given bytes that nobody meant to write: `make fuzz`."""
