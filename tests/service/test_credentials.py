@@ -301,7 +301,7 @@ def test_a_stream_over_rest_ends_too(service: Service) -> None:
     batch = api.submit(TICKING)
     with contextlib.closing(client.connect()) as connection:
         headers = {"authorization": f"Bearer {client.token}"}
-        connection.request("GET", f"/v1/batches/{batch}/logs", headers=headers)
+        connection.request("GET", f"/v1/batches/{batch}/jobs/0/logs", headers=headers)
         response = connection.getresponse()
         assert b"tick" in response.readline() or response.readline()
         accounts.disable(service.pki, "alice")

@@ -61,8 +61,8 @@ def test_a_lost_laptop(service: Service, tmp_path: Path) -> None:
     assert following.ended_by.reason == "CERTIFICATE_REVOKED"
     assert refused(lambda: alice.get(batches[0])).reason == "CERTIFICATE_REVOKED"
     with tarfile.open(tmp_path / "alice.tar") as tar:
-        tar.extractall(tmp_path, filter="data")
-    bundle = next(tmp_path.glob("**/tls.crt")).parent
+        tar.extractall(tmp_path / "given", filter="data")
+    (bundle,) = (path.parent for path in (tmp_path / "given").glob("**/tls.crt"))
     found = Api(service.port, bundle)
     assert refused(lambda: found.login("alice", service.passwords["alice"])).reason == "LOGIN_FAILED"
     found.login("alice", (bundle / "password").read_text().strip())

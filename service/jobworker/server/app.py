@@ -175,7 +175,13 @@ async def _start(  # noqa: PLR0915
     slices = Slices()
     parts.callback(slices.close)
     credentials = CredentialWatch(
-        tls=tls, identity=identity, denied=metrics.calls.denied, slices=slices, clock=time.time, log=log
+        tls=tls,
+        identity=identity,
+        denied=metrics.calls.denied,
+        slices=slices,
+        clock=time.time,
+        shown=folders.shown,
+        log=log,
     )
     threads = ThreadSyncer()
     parts.callback(threads.close)

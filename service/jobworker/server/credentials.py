@@ -64,15 +64,17 @@ class CredentialWatch:
         denied: Callable[[str], None],
         slices: Slices,
         clock: Callable[[], float],
+        shown: Callable[[str], str],
         log: Log,
     ) -> None:
         """`denied` is told the reason of each call that is ended; `clock` gives seconds since 1970, as `identity` has
-        it."""
+        it; `shown` puts into a text the names of files as people know them."""
         self._tls = tls
         self._identity = identity
         self._denied = denied
         self._slices = slices
         self._clock = clock
+        self._shown = shown
         self._log = log
         self._seen = identity.look()
         self._task: asyncio.Task[None] | None = None
@@ -95,7 +97,7 @@ class CredentialWatch:
 
     def problems(self) -> Iterator[str]:
         """The same, of those with which something is wrong."""
-        return (problem for problem in self.files.values() if problem is not None)
+        return (self._shown(problem) for problem in self.files.values() if problem is not None)
 
     async def _run(self, calls: Calls, use: tuple[Callable[[TlsMaterial], None], ...]) -> None:
         while True:
