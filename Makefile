@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: build run test test-cluster test-machine lint bench faults image sbom up down clean help lock dashboards
+.PHONY: build run test test-cluster test-machine lint bench faults fuzz image sbom up down clean help lock dashboards
 
 $(VENV)/built: requirements.lock pyproject.toml build_protos.py $(wildcard service/jobworker/v1/*.proto)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -37,6 +37,9 @@ bench: build ## each figure beside its floor in the same run and its goal (BENCH
 
 faults: build ## kills, power failures, full disks and others under load, and what they broke (root for some; FAULTS=--short)
 	$(BIN)/python -m tests.faults $(FAULTS)
+
+fuzz: build ## every reader of what others wrote, given bytes that nobody meant to write (FUZZ=--seconds 60, --only TEXT)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 dashboards: build ## Grafana's dashboards from docker/grafana/boards, and the chart's copies of them and of the rules
 	mkdir -p charts/jobworker/files/dashboards charts/jobworker/files/rules

@@ -27,7 +27,7 @@ from jobpki.authority import make_authority
 from jobpki.errors import PkiError
 from jobpki.issued import parse_issued
 from jobpki.passwords import PasswordCost, hash_password
-from jobpki.revocation import Revoked, load_crls, make_crls
+from jobpki.revocation import Revoked, make_crls, read_revoked
 from jobpki.users import parse_users
 from jobworker.client.errors import from_rpc
 from jobworker.executor import protocol
@@ -183,6 +183,14 @@ def crl() -> bytes:
     return make_crls([authority()], {(issuer, 77): Revoked(time=NOW)}, before=[], now=NOW)
 
 
+def revocations(data: bytes) -> None:
+    """A file of CRLs, as it is read at a change."""
+    path = folder() / "crl.pem"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    read_revoked(path, [authority().certificate])
+
+
 USERS = {
     "version": 1,
     "users": {
@@ -335,7 +343,7 @@ TARGETS: dict[str, Target] = {
         lambda data: keys.p256s_from_pem(data, SOMEWHERE), lambda: [keys.to_pem(keys.generate()) * 2], (PkiError,)
     ),
     "revocations": Target(
-        lambda data: [list(one) for one in load_crls(data, SOMEWHERE)], lambda: [crl() * 2], (PkiError,)
+        revocations, lambda: [crl() * 2], (PkiError,)
     ),
     "the users": Target(lambda data: parse_users(data, SOMEWHERE), lambda: jsons(USERS), (PkiError,)),
     "what was issued": Target(lambda data: parse_issued(data, SOMEWHERE), lambda: jsons(ISSUED), (PkiError,)),

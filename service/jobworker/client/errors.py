@@ -5,6 +5,7 @@ Nothing here knows which call it was, or whether it is worth another try; that i
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -153,6 +154,10 @@ _CLASSES: dict[grpc.StatusCode, type[JobworkerError]] = {
 }
 
 
+# Of details that are not this service's: a proxy's. Code and message still hold.
+_UNREADABLE = (DecodeError, OverflowError, ValueError)
+
+
 def from_rpc(error: grpc.aio.AioRpcError) -> JobworkerError:
     """The exception for a failed call, with what its google.rpc details tell."""
     code, message = error.code(), error.details() or error.code().name
@@ -163,18 +168,19 @@ def from_rpc(error: grpc.aio.AioRpcError) -> JobworkerError:
     metadata: dict[str, str] = {}
     retry_after_seconds: float | None = None
     for detail in _details(error):
-        if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            bad = error_details_pb2.BadRequest.FromString(detail.value)
-            violations += [Violation(v.field, v.description) for v in bad.field_violations]
-        elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo.FromString(detail.value)
-            reason, metadata = info.reason, dict(info.metadata)
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            delay = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
-            retry_after_seconds = delay.ToTimedelta().total_seconds()
-        elif detail.Is(error_details_pb2.QuotaFailure.DESCRIPTOR):
-            quota = error_details_pb2.QuotaFailure.FromString(detail.value)
-            subject = next((v.subject for v in quota.violations), "")
+        with suppress(*_UNREADABLE):
+            if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                bad = error_details_pb2.BadRequest.FromString(detail.value)
+                violations += [Violation(v.field, v.description) for v in bad.field_violations]
+            elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo.FromString(detail.value)
+                reason, metadata = info.reason, dict(info.metadata)
+            elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                delay = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
+                retry_after_seconds = delay.ToTimedelta().total_seconds()
+            elif detail.Is(error_details_pb2.QuotaFailure.DESCRIPTOR):
+                quota = error_details_pb2.QuotaFailure.FromString(detail.value)
+                subject = next((v.subject for v in quota.violations), "")
     return _CLASSES.get(code, JobworkerError)(
         message,
         code=code,
@@ -191,7 +197,7 @@ def _details(error: grpc.aio.AioRpcError) -> list[any_pb2.Any]:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             try:
                 return list(status_pb2.Status.FromString(value).details)
-            except DecodeError:  # not ours: a proxy's; the code and the message still hold
+            except _UNREADABLE:
                 return []
     return []
 

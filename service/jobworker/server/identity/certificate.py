@@ -94,6 +94,7 @@ class Certificates:
             uri = spiffe_id(parsed)
             usages = parsed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
             thumbprint = key_thumbprint(parsed.public_key())
+            named = identifier(parsed)  # the issuer's name is read when it is asked for
         except x509.ExtensionNotFound as error:
             raise _invalid("the certificate is not for clients") from error
         except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion) as error:
@@ -114,7 +115,7 @@ class Certificates:
             serial=parsed.serial_number,
             not_before=parsed.not_valid_before_utc.timestamp(),
             not_after=parsed.not_valid_after_utc.timestamp(),
-            identifier=identifier(parsed),
+            identifier=named,
         )
 
 
