@@ -30,7 +30,7 @@ def test_the_service_does_what_its_description_says(
             "--header", f"Authorization: Bearer {rest(service, user).token}",
             "--tls-verify", bundle / "ca.crt", "--request-cert", bundle / "tls.crt",
             "--request-cert-key", bundle / "tls.key",
-            "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", "1",
+            "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", str(EXAMPLES), "--seed", "1",
             "--request-timeout", "60", "--continue-on-failure", "--suppress-health-check", "all",
             # A request may be of the right form and still mean nothing: a job with no command, a batch that is unknown.
             "--exclude-checks", "positive_data_acceptance",
