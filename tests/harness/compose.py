@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 COMMAND_SECONDS = 600.0
 SERVER_IMAGE, EXECUTOR_IMAGE = "jobworker", "jobworker-executor"
 # A health check that looks more often than an operator's, so that a test need not wait for it.
-OVERRIDE = "services:\n  server:\n    healthcheck: { interval: 3s, retries: 1, start_period: 0s }\n"
+OVERRIDE = (
+    "services:\n  server:\n    healthcheck: { interval: 3s, retries: 1, start_period: 0s }\n"
+    "  renewal:\n    healthcheck: { interval: 3s }\n"
+)
 
 
 def engine() -> str:
