@@ -57,6 +57,14 @@ class OutOfRangeError(InvalidRequestError):
         self.size = size
 
 
+class NotOfTodayError(InvalidRequestError):
+    """A name's time is more than a day from the server's, which it tells, in milliseconds since 1970."""
+
+    def __init__(self, field: str, *, now_ms: int) -> None:
+        super().__init__(Violation(field, "its time is more than a day from the server's"))
+        self.now_ms = now_ms
+
+
 def invalid(field: str, description: str) -> InvalidRequestError:
     """An InvalidRequestError for one field."""
     return InvalidRequestError(Violation(field, description))

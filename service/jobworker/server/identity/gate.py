@@ -22,10 +22,10 @@ from jobpki.revocation import Identifier, Revoked, read_revoked
 from jobworker.server.errors import AuthReason, PermissionDeniedError, UnauthenticatedError
 from jobworker.server.identity.certificate import HEALTH, Certificates
 from jobworker.server.identity.current import Current
-from jobworker.server.identity.login import Login
+from jobworker.server.identity.login import LoggedIn, Login
 from jobworker.server.identity.passwords import PasswordChecker
 from jobworker.server.identity.roles import HEALTH_METHODS, least_role
-from jobworker.server.identity.token import IssuedToken, Tokens
+from jobworker.server.identity.token import Tokens
 from jobworker.server.identity.users import Users, login_stamp
 from jobworker.server.identity.who import Principal, Role
 
@@ -168,7 +168,7 @@ class Identity:
         """User and serial of a certificate, whether it is valid now or not; None: it names no user here."""
         return self._certificates.holder(certificate_pem)
 
-    async def login(self, *, certificate_pem: bytes | None, username: str, password: str) -> IssuedToken:
+    async def login(self, *, certificate_pem: bytes | None, username: str, password: str) -> LoggedIn:
         """A token for the user that the certificate names.
 
         Raises:

@@ -6,18 +6,31 @@ Every refusal is the same LOGIN_FAILED, so that none tells which part was wrong.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from jobpki.passwords import PASSWORD_BYTES_MAX
 from jobworker.server.errors import AuthReason, ExhaustedError, UnauthenticatedError
 from jobworker.server.identity.certificate import ClientCertificate
 from jobworker.server.identity.passwords import PasswordChecker
-from jobworker.server.identity.token import IssuedToken, Tokens
+from jobworker.server.identity.token import Tokens
 from jobworker.server.identity.users import Users, login_stamp
 
 # Argon2id (4 lanes, 64 MiB, 3 passes) of no password: unknown users are checked against it and cost the same time.
 _DECOY_HASH = "$argon2id$v=19$m=65536,t=3,p=4$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 _FAILURES_MAX = 10
 _FAILURE_WINDOW_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """What a login gives: the token, when it and the certificate that it is bound to stop working, and when it was
+    given. Times are seconds since 1970."""
+
+    access_token: str
+    token_id: str
+    expires_at_unix: int
+    certificate_expires_at_unix: float
+    given_at_unix: float
 
 
 class Login:
@@ -41,7 +54,7 @@ class Login:
         # not the same user's others; and there are no more entries than certificates.
         self._failures: dict[str, list[float]] = {}
 
-    async def login(self, certificate: ClientCertificate, *, username: str, password: str) -> IssuedToken:
+    async def login(self, certificate: ClientCertificate, *, username: str, password: str) -> LoggedIn:
         """A token for the certificate's user.
 
         Raises:
@@ -64,7 +77,15 @@ class Login:
             self._failures.setdefault(key, []).append(self._monotonic())
             raise _failed()
         self._failures.pop(key, None)
-        return self._tokens.issue(user=username, thumbprint=key, login=login_stamp(user), now=self._clock())
+        given_at = self._clock()
+        token = self._tokens.issue(user=username, thumbprint=key, login=login_stamp(user), now=given_at)
+        return LoggedIn(
+            access_token=token.access_token,
+            token_id=token.token_id,
+            expires_at_unix=token.expires_at_unix,
+            certificate_expires_at_unix=certificate.not_after,
+            given_at_unix=given_at,
+        )
 
     def _check_failures(self, user: str, key: str) -> None:
         failures = self._failures.get(key)

@@ -25,6 +25,12 @@ class Token(Protocol):
     @property
     def expires_at_unix(self) -> float: ...
 
+    @property
+    def certificate_expires_at_unix(self) -> float: ...
+
+    @property
+    def given_at_unix(self) -> float: ...
+
 
 class Login(Protocol):
     """Who gives tokens."""
@@ -45,6 +51,10 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             certificate_pem=call.certificate_pem, username=request.username, password=request.password
         )
         call.token_id = token.token_id
-        return auth_pb2.LoginResponse(
-            access_token=token.access_token, expires_at=Timestamp(seconds=int(token.expires_at_unix))
+        response = auth_pb2.LoginResponse(
+            access_token=token.access_token,
+            expires_at=Timestamp(seconds=int(token.expires_at_unix)),
+            certificate_expires_at=Timestamp(seconds=int(token.certificate_expires_at_unix)),
         )
+        response.server_time.FromNanoseconds(round(token.given_at_unix * 1e9))
+        return response

@@ -19,6 +19,7 @@ from jobworker.server.errors import (
     InvalidRequestError,
     JobworkerError,
     NotFoundError,
+    NotOfTodayError,
     OutOfRangeError,
     PermissionDeniedError,
     PreconditionError,
@@ -130,6 +131,9 @@ _PLAIN: dict[type[JobworkerError], code_pb2.Code.ValueType] = {
 
 
 def _invalid(error: InvalidRequestError) -> tuple[code_pb2.Code.ValueType, list[Message]]:
+    if isinstance(error, NotOfTodayError):
+        now = _error_info("ID_NOT_OF_TODAY", {"server_time_ms": error.now_ms})
+        return code_pb2.INVALID_ARGUMENT, [_bad_request(error), now]
     if not isinstance(error, OutOfRangeError):
         return code_pb2.INVALID_ARGUMENT, [_bad_request(error)]
     log = {"job_index": error.index, "stream": error.stream, "offset": error.offset, "size": error.size}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from jobworker.server.core.batch import Batch
-from jobworker.server.errors import AlreadyExistsError, NotFoundError, UnavailableError, invalid
+from jobworker.server.errors import AlreadyExistsError, NotFoundError, NotOfTodayError, UnavailableError, invalid
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchHeader, BatchOptions, JobSpec
 from jobworker.server.scheduling.quotas import AcceptLimits, Quotas, exhausted
@@ -102,7 +102,7 @@ class Acceptor:
             single: the request is the job itself (ExecuteJob): field paths have no `jobs[i].` before them.
 
         Raises:
-            InvalidRequestError: the name's time is more than a day from now.
+            NotOfTodayError: the name's time is more than a day from now.
             AlreadyExistsError: the name is another's.
             ExhaustedError: the user's share or the disk is full.
             UnavailableError: the service stops or drains, or the same batch is just being taken in.
@@ -114,7 +114,7 @@ class Acceptor:
         if correlation_id is None:
             return _NewIntake(self, CorrelationId.make(now_ns // 1_000_000), user, single, now_ns)
         if abs(correlation_id.unix_ms - now_ns // 1_000_000) > DAY_MS:
-            raise invalid("x-correlation-id", "its time is more than a day from the server's")
+            raise NotOfTodayError("x-correlation-id", now_ms=now_ns // 1_000_000)
         if correlation_id in self.under_way:
             raise UnavailableError(
                 f"batch {correlation_id} is just being submitted", retry_after_seconds=_BUSY_RETRY_SECONDS
