@@ -67,10 +67,13 @@ class Peer(
     pki: Path
     logs: dict[Log, bytes] = field(default_factory=dict)
     script: list[Send] = field(default_factory=list)
-    refusals: list[Abort] = field(default_factory=list)  # of unary calls, in turn
+    refusals: list[Abort | None] = field(default_factory=list)  # of unary calls and streams, in turn
+    login_refusals: list[Abort] = field(default_factory=list)
+    token_seconds: int = 3600
     tokens: int = 0  # given so far; only the newest is taken
     requests: list[query_pb2.StreamLogsRequest] = field(default_factory=list)
     accepted: dict[str, list[bytes]] = field(default_factory=dict)
+    certificates: list[bytes] = field(default_factory=list)  # that each call came with
     submits: int = 0
     lose_answers: int = 0  # of submits: accepted, and the answer lost
     refuse_after_jobs: int | None = None
@@ -97,8 +100,9 @@ class Peer(
         await self._server.stop(None)
 
     async def _let_in(self, context: grpc.aio.ServicerContext) -> None:
-        if self.refusals:
-            await self.refusals.pop(0).on(context)
+        self.certificates += context.auth_context()["x509_pem_cert"]
+        if self.refusals and (refusal := self.refusals.pop(0)) is not None:
+            await refusal.on(context)
         if self.tokens and dict(context.invocation_metadata() or ()).get("authorization") != f"Bearer t{self.tokens}":
             reason = (
                 "TOKEN_EXPIRED" if "authorization" in dict(context.invocation_metadata() or ()) else "TOKEN_MISSING"
@@ -109,9 +113,13 @@ class Peer(
         if request.password != PASSWORD:
             info = error_info("LOGIN_FAILED")
             await Abort(grpc.StatusCode.UNAUTHENTICATED, "user or password does not match", (info,)).on(context)
+        if self.tokens and self.login_refusals:
+            await self.login_refusals.pop(0).on(context)
         self.tokens += 1
         response = auth_pb2.LoginResponse(access_token=f"t{self.tokens}")
-        response.expires_at.FromSeconds(int(time.time()) + 3600)
+        now = int(time.time())
+        response.server_time.FromSeconds(now)
+        response.expires_at.FromSeconds(now + self.token_seconds)
         return response
 
     async def ExecuteJob(

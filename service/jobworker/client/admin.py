@@ -35,12 +35,12 @@ class Admin:
     async def status(self) -> ServiceStatus:
         """How the service is now."""
         request = GetStatusRequest()
-        return await self._connection.call(lambda pairs: self._connection.admin.GetStatus(request, metadata=pairs))
+        return await self._connection.call(lambda link, pairs: link.admin.GetStatus(request, metadata=pairs))
 
     async def start(self) -> ServiceStatus:
         """Has the service take work again; the same when repeated."""
         request = StartServiceRequest()
-        return await self._connection.call(lambda pairs: self._connection.admin.StartService(request, metadata=pairs))
+        return await self._connection.call(lambda link, pairs: link.admin.StartService(request, metadata=pairs))
 
     async def stop(
         self, *, deadline_seconds: float | None = None, kill: bool = False, cancel_queued: bool = False
@@ -56,12 +56,12 @@ class Admin:
             duration = Duration()
             duration.FromTimedelta(timedelta(seconds=deadline_seconds))
             request.deadline.CopyFrom(duration)
-        return await self._connection.call(lambda pairs: self._connection.admin.StopService(request, metadata=pairs))
+        return await self._connection.call(lambda link, pairs: link.admin.StopService(request, metadata=pairs))
 
     async def config(self) -> Config:
         """The configuration in force, and where each value came from."""
         request = GetConfigRequest()
-        return await self._connection.call(lambda pairs: self._connection.admin.GetConfig(request, metadata=pairs))
+        return await self._connection.call(lambda link, pairs: link.admin.GetConfig(request, metadata=pairs))
 
     async def update_config(
         self, values: Mapping[str, Any], *, unset: Collection[str] = (), generation: int = 0
@@ -74,7 +74,7 @@ class Admin:
         request.values.update(_nested(values))
         # Not made again: after a lost answer, the generation could be the change's own.
         return await self._connection.call(
-            lambda pairs: self._connection.admin.UpdateConfig(request, metadata=pairs), again=not generation
+            lambda link, pairs: link.admin.UpdateConfig(request, metadata=pairs), again=not generation
         )
 
     async def retention_plan(self, values: Mapping[str, Any] | None = None, *, max_removals: int = 0) -> RetentionPlan:
@@ -83,7 +83,7 @@ class Admin:
         """
         request = PlanRetentionRequest(max_removals=max_removals)
         request.values.update(_nested(values or {}))
-        return await self._connection.call(lambda pairs: self._connection.admin.PlanRetention(request, metadata=pairs))
+        return await self._connection.call(lambda link, pairs: link.admin.PlanRetention(request, metadata=pairs))
 
 
 class SyncAdmin:

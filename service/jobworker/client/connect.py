@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Self
 from google.protobuf.duration_pb2 import Duration
 
 from jobworker.client.admin import Admin
-from jobworker.client.bundle import Bundle
+from jobworker.client.bundle import Bundle, BundleFolder
 from jobworker.client.connection import Connection
 from jobworker.client.follow import Follower, Notice
-from jobworker.client.ids import new_correlation_id
 from jobworker.client.query import list_batches, search, wait
 from jobworker.client.submit import Jobs, submit
 from jobworker.client.tokens import FixedToken, Token, TokenSource
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from jobworker.client.clock import ServerClock
     from jobworker.v1.job_pb2 import Batch, BatchOptions, BatchState, Job, JobState
 
 PATIENCE_SECONDS = 10.0  # of a call, when the service cannot be reached at all
@@ -51,32 +50,35 @@ class Client:
         self,
         *,
         address: str,
-        bundle: Bundle | str | os.PathLike[str],
+        bundle: Bundle | BundleFolder | str | os.PathLike[str],
         token: str | TokenSource | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
         server_name: str | None = None,
+        clock: ServerClock | None = None,
     ) -> None:
-        """`address` is host:port; `bundle` a folder with ca.crt, tls.crt and tls.key; `token` the text of one or a
-        source such as PasswordLogin (None: only `login` works). `patience_seconds` is how long a call is tried again
-        while the service is away. `server_name` is the name in the service's certificate, where it is not the host of
-        `address`.
+        """`address` is host:port; `bundle` a folder with ca.crt, tls.crt and tls.key, which is taken up when it is
+        renewed, or a bundle that was read; `token` the text of one or a source such as PasswordLogin (None: only
+        `login` works). `patience_seconds` is how long a call is tried again while the service is away. `server_name` is
+        the name in the service's certificate, where it is not the host of `address`. `clock` has what is known of the
+        service's clock before the first login.
 
         Raises:
             BundleError: a file of the bundle cannot be read.
         """
         self._connection = Connection(
             address=address,
-            bundle=bundle if isinstance(bundle, Bundle) else Bundle.read(bundle),
+            bundle=bundle if isinstance(bundle, Bundle | BundleFolder) else BundleFolder(bundle),
             tokens=FixedToken(token) if isinstance(token, str) else token,
             patience_seconds=patience_seconds,
             server_name=server_name,
+            clock=clock,
         )
         self.admin = Admin(self._connection)
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The channel, for calls that have no method here."""
-        return self._connection.channel
+        """The channel, for calls that have no method here. Ask for it at each: with a renewed bundle it is another."""
+        return self._connection.links.lend()
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,10 +102,10 @@ class Client:
         """Submits one job, or an iterable of them as one batch; it is on disk when this returns. See `submit.submit`.
 
         The batch is named here unless `correlation_id` does, so a lost answer costs nothing: it is sent again under the
-        same name, and `result` may then be DUPLICATE.
+        same name, and `result` may then be DUPLICATE. The name has the time in it that it is at the service, as far as
+        the login or a refusal has told.
         """
-        name = correlation_id or new_correlation_id(time.time_ns() // 1_000_000)
-        return await submit(self._connection, jobs, correlation_id=name, options=options)
+        return await submit(self._connection, jobs, correlation_id=correlation_id, options=options)
 
     async def follow(
         self,
@@ -144,7 +146,7 @@ class Client:
     async def get(self, correlation_id: str) -> Batch:
         """A batch in counts."""
         request = GetBatchRequest(correlation_id=correlation_id)
-        return await self._connection.call(lambda pairs: self._connection.query.GetBatch(request, metadata=pairs))
+        return await self._connection.call(lambda link, pairs: link.query.GetBatch(request, metadata=pairs))
 
     async def wait(
         self,
@@ -174,7 +176,7 @@ class Client:
         `grace_seconds` lie between SIGTERM and SIGKILL; None is the service's default.
         """
         request = CancelBatchRequest(correlation_id=correlation_id, job_index=job_index, grace=_duration(grace_seconds))
-        return await self._connection.call(lambda pairs: self._connection.schedule.CancelBatch(request, metadata=pairs))
+        return await self._connection.call(lambda link, pairs: link.schedule.CancelBatch(request, metadata=pairs))
 
     async def search(
         self,

@@ -1,4 +1,4 @@
-"""One connection to the service: the channel, the token on each call, and calls that outlast a restart.
+"""One connection to the service: the token on each call, and calls that outlast a restart, a token and a certificate.
 
 Nothing here knows what a call is about.
 """
@@ -6,34 +6,40 @@ Nothing here knows what a call is about.
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
 
-import grpc
 import grpc.aio
 
-from jobworker.client.errors import InvalidArgumentError, JobworkerError, UnauthenticatedError, from_rpc
+from jobworker.client.clock import ServerClock
+from jobworker.client.errors import (
+    HandshakeError,
+    InvalidArgumentError,
+    JobworkerError,
+    UnauthenticatedError,
+    from_rpc,
+)
+from jobworker.client.links import Link, Links
 from jobworker.client.retry import Backoff, passes_by_itself
 from jobworker.client.tokens import Token, TokenSource
-from jobworker.v1.admin_pb2_grpc import AdminServiceStub
-from jobworker.v1.auth_pb2 import LoginRequest
-from jobworker.v1.auth_pb2_grpc import AuthServiceStub
-from jobworker.v1.query_pb2_grpc import JobQueryServiceStub
-from jobworker.v1.schedule_pb2_grpc import JobScheduleServiceStub
+from jobworker.v1.auth_pb2 import LoginRequest, LoginResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from jobworker.client.bundle import Bundle
+    from jobworker.client.bundle import Bundle, BundleFolder
 
 _T = TypeVar("_T")
 
 Metadata = tuple[tuple[str, str], ...]
 
-MESSAGE_BYTES = 64 << 20  # gRPC's own limit for what is received is 4 MiB
-
 # Reasons (google.rpc.ErrorInfo) for which a new token may help: too old, or the service's token key is another now.
 _RENEWABLE = frozenset({"TOKEN_EXPIRED", "TOKEN_MALFORMED", "TOKEN_FOREIGN", "TOKEN_MISSING"})
+# ... and those for which another certificate may.
+_CERTIFICATE = frozenset({"CERTIFICATE_INVALID", "CERTIFICATE_REVOKED"})
+# A token that is not taken is refused at once: a call that lasted longer was let in, and its token refused since.
+_LET_IN_SECONDS = 1.0
 
 
 class Connection:
@@ -43,82 +49,139 @@ class Connection:
         self,
         *,
         address: str,
-        bundle: Bundle,
+        bundle: Bundle | BundleFolder,
         tokens: TokenSource | None,
         patience_seconds: float,
         server_name: str | None = None,
+        clock: ServerClock | None = None,
     ) -> None:
         self.address = address
         self.patience_seconds = patience_seconds
+        self.clock = clock or ServerClock()
+        self.links = Links(address=address, bundle=bundle, server_name=server_name)
         self._tokens = tokens
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=bundle.ca, private_key=bundle.key, certificate_chain=bundle.certificate
-        )
-        self.channel = grpc.aio.secure_channel(address, credentials, options=_options(server_name))
-        self._auth = AuthServiceStub(self.channel)
-        self.schedule = JobScheduleServiceStub(self.channel)
-        self.query = JobQueryServiceStub(self.channel)
-        self.admin = AdminServiceStub(self.channel)
 
     async def close(self) -> None:
         """Ends every call."""
-        await self.channel.close()
+        await self.links.close()
 
     async def login(self, username: str, password: str) -> Token:
         """A new token for the user that the certificate names. Tried once: a service under load refuses logins."""
         if not (_is_text(username) and _is_text(password)):
             raise InvalidArgumentError("user name or password is no text in UTF-8")
-        try:
-            response = await self._auth.Login(LoginRequest(username=username, password=password))
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from None
-        return Token(response.access_token, response.expires_at.ToDatetime(tzinfo=UTC))
+        request = LoginRequest(username=username, password=password)
+        while True:
+            async with self.links.using() as link:
+                try:
+                    response = await link.auth.Login(request)
+                    break
+                except grpc.aio.AioRpcError as raw:
+                    error = from_rpc(raw)
+            if not self.may_go_over_another(error, link):
+                raise error
+        token = _token(response)
+        if token.given_at is not None:
+            self.clock.learn(token.given_at.timestamp())
+        return token
 
     async def token(self) -> str:
         """The token to send now; empty when there is none."""
         return "" if self._tokens is None else await self._tokens.current(self.login)
 
-    async def renew(self, error: JobworkerError, rejected: str) -> bool:
-        """Whether there is another token to try after a call failed so with the token `rejected`."""
-        if self._tokens is None or not isinstance(error, UnauthenticatedError) or error.reason not in _RENEWABLE:
+    async def renew(self, rejected: str) -> bool:
+        """Whether there is another token to try after one was refused."""
+        if self._tokens is None:
             return False
         renewed = await self._tokens.renew(rejected, self.login)
         return renewed is not None and renewed != rejected
 
+    def may_go_over_another(self, error: JobworkerError, link: Link) -> bool:
+        """Whether a call failed so for the certificate that it was made with, and there is another now."""
+        if not isinstance(error, HandshakeError) and error.reason not in _CERTIFICATE:
+            return False
+        self.links.look(now=True)
+        return link is not self.links.newest
+
     async def call(
         self,
-        attempt: Callable[[Metadata], Awaitable[_T]],
+        attempt: Callable[[Link, Metadata], Awaitable[_T]],
         *,
-        correlation_id: str | None = None,
         again: bool = True,
         renewable: bool = True,
         patience_seconds: float | None = None,
     ) -> _T:
-        """The answer of `attempt`, which makes the call once, with the metadata it is handed.
+        """The answer of `attempt`, which makes the call once, over the link and with the metadata it is handed.
 
-        While the service is away it is tried again, and with a refused token once more if there is another: it must be
-        a call that may be repeated, or `again` (`renewable`) be False.
+        While the service is away it is tried again, and once more after a refused token or certificate, if there is
+        another: it must be a call that may be repeated, or `again` (`renewable`) be False.
 
         Raises:
             JobworkerError: what the last try said.
         """
         backoff = Backoff(patience_seconds=self.patience_seconds if patience_seconds is None else patience_seconds)
-        renewed = False
+        tries = Tries(self)
         while True:
-            token = await self.token()
             try:
-                return await attempt(metadata(token, correlation_id))
+                async with tries.one() as (link, pairs):
+                    return await attempt(link, pairs)
             except grpc.aio.AioRpcError as raw:
                 error = from_rpc(raw)
-            if renewable and not renewed and await self.renew(error, token):
-                renewed = True
-            elif again and passes_by_itself(error):
-                await asyncio.sleep(backoff.next(error).pause_seconds)
-            else:
-                raise error
+            except JobworkerError as failed:
+                if tries.begun:  # it is none of this call's
+                    raise
+                error = failed
+            left = await tries.mend(error) if renewable and tries.begun else error
+            if left is None:
+                continue
+            if not ((again or not tries.begun) and passes_by_itself(left)):
+                raise left
+            await asyncio.sleep(backoff.next(left).pause_seconds)
 
 
-def metadata(token: str, correlation_id: str | None = None) -> Metadata:
+class Tries:
+    """The tries of one call: what each is made with, and whether another token or certificate mends a refusal."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.begun = False  # the last one has a token; without, a login has failed
+        self._connection = connection
+        self._token = ""
+        self._link: Link | None = None
+        self._began_at = 0.0
+        self._renewed = False
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[tuple[Link, Metadata]]:
+        """What to make one try with."""
+        self.begun = False
+        self._token = await self._connection.token()
+        self.begun = True
+        self._began_at = asyncio.get_running_loop().time()
+        async with self._connection.links.using() as link:
+            self._link = link
+            yield link, _metadata(self._token)
+
+    def progress(self) -> None:
+        """The call was let in: a token that is refused after this was good until now."""
+        self._renewed = False
+
+    async def mend(self, error: JobworkerError) -> JobworkerError | None:
+        """None: another try may go better at once. Else what the call has failed with: `error`, or a failed login."""
+        if self._link is not None and self._connection.may_go_over_another(error, self._link):
+            return None
+        if not isinstance(error, UnauthenticatedError) or error.reason not in _RENEWABLE:
+            return error
+        if asyncio.get_running_loop().time() - self._began_at > _LET_IN_SECONDS:
+            self.progress()
+        if self._renewed:
+            return error
+        try:
+            self._renewed = await self._connection.renew(self._token)
+        except JobworkerError as failed:
+            return failed
+        return None if self._renewed else error
+
+
+def _metadata(token: str) -> Metadata:
     """What goes along with each call.
 
     Raises:
@@ -126,8 +189,19 @@ def metadata(token: str, correlation_id: str | None = None) -> Metadata:
     """
     if not (token.isascii() and token.isprintable()):
         raise UnauthenticatedError("the token has characters that no token has", reason="TOKEN_MALFORMED")
-    pairs: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
-    return pairs if correlation_id is None else (*pairs, ("x-correlation-id", correlation_id))
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def _token(response: LoginResponse) -> Token:
+    """An older service tells less."""
+    given = response.server_time if response.HasField("server_time") else None
+    certificate = response.certificate_expires_at if response.HasField("certificate_expires_at") else None
+    return Token(
+        response.access_token,
+        response.expires_at.ToDatetime(tzinfo=UTC),
+        given_at=None if given is None else given.ToDatetime(tzinfo=UTC),
+        certificate_expires_at=None if certificate is None else certificate.ToDatetime(tzinfo=UTC),
+    )
 
 
 def _is_text(value: str) -> bool:
@@ -137,23 +211,3 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _options(server_name: str | None) -> list[tuple[str, int | str]]:
-    options: list[tuple[str, int | str]] = [
-        ("grpc.max_receive_message_length", MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MESSAGE_BYTES),
-        # A service that vanished without a word (a cable, a firewall) is noticed in 40 s, on a silent stream too.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.max_pings_without_data", 0),
-        # A restarted service is found soon; the defaults wait up to two minutes.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 1_000),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
-        # Clients of one process would share a connection, and with it the pauses after a failure.
-        ("grpc.use_local_subchannel_pool", 1),
-    ]
-    if server_name is not None:
-        options.append(("grpc.ssl_target_name_override", server_name))
-    return options

@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 import grpc.aio
 
-from jobworker.client.connection import Connection, metadata
+from jobworker.client.connection import Connection, Tries
 from jobworker.client.cursor import Position
 from jobworker.client.errors import CutError, JobworkerError, OutOfRangeError, from_rpc
 from jobworker.client.retry import Backoff, Retry, asks_for_another_try, passes_by_itself
@@ -39,8 +39,7 @@ class Follower:
         self._notice = notice
         self._position = Position(request)
         self._backoff = Backoff(patience_seconds=patience_seconds)
-        self._token = ""
-        self._renewed = False
+        self._tries = Tries(connection)
 
     async def chunks(self) -> AsyncGenerator[LogChunk, None]:
         """Each piece of the logs, once and in each log's order, until every log had its end (with `no_follow`: until
@@ -57,34 +56,27 @@ class Follower:
                         yield chunk
                 break
             except JobworkerError as error:
-                if not await self._renew(error):
-                    await self._pause(error)
+                left = await self._tries.mend(error) if self._tries.begun else error
+                if left is not None:
+                    await self._pause(left)
 
     async def _stream(self, job_count: int) -> AsyncGenerator[LogChunk, None]:
         """What one call brings that is new."""
-        self._token = await self._connection.token()
-        request = self._position.request(job_count)
-        call = self._connection.query.StreamLogs(request, metadata=metadata(self._token))
-        try:
-            async for chunk in call:
-                fresh = self._position.take(chunk)
-                if fresh is not None:
-                    self._backoff.progress()
-                    self._renewed = False
-                    yield fresh
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from None
-        finally:
-            call.cancel()
+        async with self._tries.one() as (link, pairs):
+            call = link.query.StreamLogs(self._position.request(job_count), metadata=pairs)
+            try:
+                async for chunk in call:
+                    fresh = self._position.take(chunk)
+                    if fresh is not None:
+                        self._backoff.progress()
+                        self._tries.progress()
+                        yield fresh
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc(error) from None
+            finally:
+                call.cancel()
         if not self._request.no_follow and not self._position.complete(job_count):
             raise CutError("the stream of logs ended before the logs did")
-
-    async def _renew(self, error: JobworkerError) -> bool:
-        """Whether there is another token to go on with."""
-        if self._renewed or not await self._connection.renew(error, self._token):
-            return False
-        self._renewed = True
-        return True
 
     async def _pause(self, error: JobworkerError) -> None:
         """Waits for the service to come back; raises what is no reason to."""
@@ -102,5 +94,5 @@ class Follower:
     async def _count_jobs(self) -> int:
         """How many jobs the batch has: only so is it known, of jobs that say nothing, that their logs are complete."""
         request = GetBatchRequest(correlation_id=self._request.correlation_id)
-        batch = await self._connection.call(lambda pairs: self._connection.query.GetBatch(request, metadata=pairs))
+        batch = await self._connection.call(lambda link, pairs: link.query.GetBatch(request, metadata=pairs))
         return batch.job_count

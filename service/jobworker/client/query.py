@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from jobworker.client.connection import Connection, Metadata, metadata
-from jobworker.client.errors import JobworkerError, from_rpc
+from jobworker.client.connection import Connection, Metadata, Tries
+from jobworker.client.errors import from_rpc
 from jobworker.client.retry import Backoff, passes_by_itself
 from jobworker.v1.job_pb2 import BATCH_STATE_RUNNING
 from jobworker.v1.query_pb2 import (
@@ -24,6 +24,7 @@ from jobworker.v1.query_pb2 import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from jobworker.client.links import Link
     from jobworker.v1.job_pb2 import Batch
 
 # Progress is told when a tenth as long again has passed, within these bounds: some 80 calls in the first hour.
@@ -45,17 +46,17 @@ async def wait(
     """
     # A service that is not there at all is told soon; one that goes while we wait is waited for.
     first = GetBatchRequest(correlation_id=correlation_id)
-    batch = await connection.call(lambda pairs: connection.query.GetBatch(first, metadata=pairs))
+    batch = await connection.call(lambda link, pairs: link.query.GetBatch(first, metadata=pairs))
     now = asyncio.get_running_loop().time
     began = now()
     end = math.inf if timeout_seconds is None else began + timeout_seconds
     told = math.inf  # until when a call may last
 
-    async def attempt(pairs: Metadata) -> Batch:
+    async def attempt(link: Link, pairs: Metadata) -> Batch:
         request = WaitBatchRequest(correlation_id=correlation_id)
         if (last := min(end, told)) < math.inf:
             request.timeout.FromTimedelta(timedelta(seconds=max(0.0, last - now())))
-        return await connection.query.WaitBatch(request, metadata=pairs)
+        return await link.query.WaitBatch(request, metadata=pairs)
 
     while batch.state <= BATCH_STATE_RUNNING:
         if progress is not None:
@@ -71,34 +72,36 @@ async def wait(
 async def search(connection: Connection, request: SearchJobRequest) -> AsyncGenerator[SearchJobResponse, None]:
     """What SearchJob tells. A call that fails before it told anything is made again, as `Connection.call` does."""
     backoff = Backoff(patience_seconds=connection.patience_seconds)
-    begun = renewed = False
+    tries = Tries(connection)
+    begun = False
     while True:
-        token = await connection.token()
-        call = connection.query.SearchJob(request, metadata=metadata(token))
         try:
-            async for response in call:
-                begun = True
-                yield response
+            async with tries.one() as (link, pairs):
+                call = link.query.SearchJob(request, metadata=pairs)
+                try:
+                    async for response in call:
+                        begun = True
+                        yield response
+                finally:
+                    call.cancel()
         except grpc.aio.AioRpcError as raw:
-            error: JobworkerError = from_rpc(raw)
+            error = from_rpc(raw)
         else:
             return
-        finally:
-            call.cancel()
         if begun:
             raise error
-        if not renewed and await connection.renew(error, token):
-            renewed = True
-        elif passes_by_itself(error):
-            await asyncio.sleep(backoff.next(error).pause_seconds)
-        else:
-            raise error
+        left = await tries.mend(error)
+        if left is None:
+            continue
+        if not passes_by_itself(left):
+            raise left
+        await asyncio.sleep(backoff.next(left).pause_seconds)
 
 
 async def list_batches(connection: Connection, request: ListBatchesRequest) -> AsyncGenerator[Batch, None]:
     """Batches, newest first, page after page."""
     while True:
-        page = await connection.call(lambda pairs: connection.query.ListBatches(request, metadata=pairs))
+        page = await connection.call(lambda link, pairs: link.query.ListBatches(request, metadata=pairs))
         for batch in page.batches:
             yield batch
         if not page.next_page_token:

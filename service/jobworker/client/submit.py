@@ -8,17 +8,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from jobworker.client.errors import InvalidArgumentError
+from jobworker.client.ids import new_correlation_id
 from jobworker.client.sending import Sending
 from jobworker.v1.schedule_pb2 import JobRequest, JobResponse
 
 if TYPE_CHECKING:
+    from jobworker.client.clock import ServerClock
     from jobworker.client.connection import Connection, Metadata
+    from jobworker.client.links import Link
     from jobworker.v1.job_pb2 import BatchOptions
 
 
 # Small enough for the service's limit of 4 MiB whatever the jobs, and for both sides to take turns.
 _MESSAGE_JOBS = 250
 _MESSAGE_BYTES = 256 << 10
+_TIME_DIGITS = 15  # of milliseconds since 1970; a UUIDv7 has room for as many
 _FRAMING_BYTES = 6  # tag and length of a job in its message
 
 Jobs = Iterable[JobRequest] | AsyncIterable[JobRequest]
@@ -28,10 +33,11 @@ async def submit(
     connection: Connection,
     jobs: JobRequest | Jobs,
     *,
-    correlation_id: str,
+    correlation_id: str | None = None,
     options: BatchOptions | None = None,
 ) -> JobResponse:
-    """Submits one job, or many as one batch, under the name `correlation_id`; `options` are those of the batch.
+    """Submits one job, or many as one batch, under the name `correlation_id`, or one that is made here; `options` are
+    those of the batch.
 
     Jobs are taken one by one as the service takes them. While the service is away they are sent again, from the start;
     what can be iterated only once (a generator) is sent only once, and whether it was accepted is then open after an
@@ -41,23 +47,50 @@ async def submit(
         JobworkerError: the batch was refused as a whole, or the service stays away.
         Exception: whatever `jobs` raises; nothing was accepted then.
     """
+    name = correlation_id
+
+    def named(pairs: Metadata) -> Metadata:
+        """With the name, which is made once there is a token: what has logged in knows the service's clock."""
+        nonlocal name
+        if name is None:
+            name = new_correlation_id(int(connection.clock.now() * 1000))
+        return (*pairs, ("x-correlation-id", name))
+
     if isinstance(jobs, JobRequest):
         job = jobs if options is None else _with(jobs, options)
-        return await connection.call(
-            lambda pairs: connection.schedule.ExecuteJob(job, metadata=pairs), correlation_id=correlation_id
-        )
-    stream = jobs  # narrowed for the closure
+        once = False
 
-    async def attempt(pairs: Metadata) -> JobResponse:
-        sending = Sending(connection.schedule.ExecuteJobs(metadata=pairs))
-        try:
-            await _send(sending, _each(stream), options)
-            return await sending.answer()
-        finally:
-            sending.cancel()  # an exception out of `jobs`: the service must not take the half for the whole
+        async def attempt(link: Link, pairs: Metadata) -> JobResponse:
+            return await link.schedule.ExecuteJob(job, metadata=named(pairs))
 
-    once = isinstance(jobs, Iterator | AsyncIterator)
-    return await connection.call(attempt, correlation_id=correlation_id, again=not once, renewable=not once)
+    else:
+        stream = jobs  # narrowed for the closure
+        once = isinstance(jobs, Iterator | AsyncIterator)
+
+        async def attempt(link: Link, pairs: Metadata) -> JobResponse:
+            sending = Sending(link.schedule.ExecuteJobs(metadata=named(pairs)))
+            try:
+                await _send(sending, _each(stream), options)
+                return await sending.answer()
+            finally:
+                sending.cancel()  # an exception out of `jobs`: the service must not take the half for the whole
+
+    try:
+        return await connection.call(attempt, again=not once, renewable=not once)
+    except InvalidArgumentError as error:
+        if correlation_id is not None or not _learn(connection.clock, error) or once:
+            raise
+    name = None
+    return await connection.call(attempt)
+
+
+def _learn(clock: ServerClock, error: InvalidArgumentError) -> bool:
+    """Whether a batch was refused for the time in its name; then the refusal says what time it is at the service."""
+    theirs = error.metadata.get("server_time_ms", "") if error.reason == "ID_NOT_OF_TODAY" else ""
+    if not (theirs.isascii() and theirs.isdigit() and len(theirs) <= _TIME_DIGITS):
+        return False
+    clock.learn(int(theirs) / 1000)
+    return True
 
 
 async def _send(sending: Sending, jobs: AsyncIterator[JobRequest], options: BatchOptions | None) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from jobworker.client import connect
 from jobworker.client.admin import SyncAdmin
-from jobworker.client.bundle import Bundle
+from jobworker.client.bundle import Bundle, BundleFolder
 from jobworker.client.connect import LONG_PATIENCE_SECONDS, PATIENCE_SECONDS
 from jobworker.v1.schedule_pb2 import JobRequest, JobResponse
 
@@ -46,12 +46,12 @@ class Client:
         patience_seconds: float = PATIENCE_SECONDS,
         server_name: str | None = None,
     ) -> None:
-        bundle = bundle if isinstance(bundle, Bundle) else Bundle.read(bundle)  # raises before there is a thread
+        read = bundle if isinstance(bundle, Bundle) else BundleFolder(bundle)  # raises before there is a thread
 
         async def make() -> connect.Client:
             return connect.Client(
                 address=address,
-                bundle=bundle,
+                bundle=read,
                 token=token,
                 patience_seconds=patience_seconds,
                 server_name=server_name,
