@@ -12,8 +12,9 @@ from pathlib import Path
 from tests.harness.jobctl import Jobctl, Terminal
 from tests.harness.wait import until
 
-WRONG_TOKEN = {"access_token": "nonsense", "expires_at": "2999-01-01T00:00:00+00:00"}
-OLD_TOKEN = {"access_token": "nonsense", "expires_at": "2001-01-01T00:00:00+00:00"}
+TIMES = {"expires_at": "2999-01-01T00:00:00+00:00", "given_at": None, "certificate_expires_at": None}
+WRONG_TOKEN = {"access_token": "nonsense", "received_at": 9e9, **TIMES}
+OLD_TOKEN = {**WRONG_TOKEN, "received_at": 9e8}
 
 
 def token_file(jobctl: Jobctl) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobworker.client import Token
+from jobworker.ctl.certificate import certificate_of
 from jobworker.ctl.tokens import TokenFile
 from jobworker.ctl.visible import VisibleBytes, visible, visible_json
 from tests.harness.jobctl import Jobctl, Terminal
@@ -63,7 +64,8 @@ def logged_in(service: LyingService, cache: Path) -> Jobctl:
     service.passwords["alice"] = "any"
     jobctl = Jobctl(service, cache)  # type: ignore[arg-type]  # all that it takes is a port and a PKI
     token = Token("t", datetime.now(UTC) + timedelta(hours=1))
-    TokenFile(cache / "jobworker", address=f"localhost:{service.port}", user="alice").save(token)
+    key_id = certificate_of(service.pki / "clients/alice").key_id
+    TokenFile(cache / "jobworker", address=f"localhost:{service.port}", user="alice", key_id=key_id).save(token)
     return jobctl
 
 

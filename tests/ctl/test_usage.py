@@ -13,7 +13,7 @@ from jobworker.ctl.durations import format_seconds, parse_seconds
 from jobworker.ctl.output import format_bytes
 from tests.harness.jobctl import Jobctl
 
-COMMANDS = ["login", "submit", "run", "get", "logs", "wait", "cancel", "ls"]
+COMMANDS = ["login", "logout", "submit", "run", "get", "logs", "wait", "cancel", "ls"]
 
 
 def test_help_names_every_command_and_the_exit_codes(jobctl: Jobctl) -> None:

@@ -1,7 +1,9 @@
-"""Whose certificate a bundle holds."""
+"""Whose certificate a bundle holds, and with which key."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from jobworker.ctl.exits import CtlError, Exit
@@ -9,25 +11,39 @@ from jobworker.ctl.exits import CtlError, Exit
 if TYPE_CHECKING:
     from pathlib import Path
 
+_KEY_ID_DIGITS = 16
 
-def user_of(bundle: Path) -> str:
-    """The common name in the bundle's certificate: the user that the service knows.
+
+@dataclass(frozen=True)
+class Certificate:
+    """`user` is the common name, the user that the service knows; `key_id` some digits of the SHA-256 of the public key
+    (RFC 5280's SubjectPublicKeyInfo), which a renewed certificate has as well."""
+
+    user: str
+    key_id: str
+
+
+def certificate_of(bundle: Path) -> Certificate:
+    """What the bundle's certificate says.
 
     Raises:
-        CtlError: the certificate cannot be read, or names nobody.
+        CtlError: it cannot be read, or names nobody.
     """
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
     from cryptography.x509.oid import NameOID
 
     path = bundle / "tls.crt"
     try:
-        subject = x509.load_pem_x509_certificate(path.read_bytes()).subject
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except OSError as error:
         hint = "" if bundle.is_dir() else " - give your certificate bundle's folder by --bundle or JOBCTL_BUNDLE"
         raise CtlError(f"{path}: {error.strerror}{hint}", Exit.NOT_LOGGED_IN) from error
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise CtlError(f"{path}: is not a certificate in PEM form", Exit.NOT_LOGGED_IN) from error
-    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if not names:
         raise CtlError(f"{path}: names no user", Exit.NOT_LOGGED_IN)
-    return str(names[0].value)
+    return Certificate(user=str(names[0].value), key_id=sha256(key).hexdigest()[:_KEY_ID_DIGITS])

@@ -12,14 +12,16 @@ from jobworker.ctl.commands.admin import app as admin_app
 from jobworker.ctl.commands.cancel import cancel
 from jobworker.ctl.commands.get import get
 from jobworker.ctl.commands.login import login
+from jobworker.ctl.commands.logout import logout
 from jobworker.ctl.commands.logs import logs
 from jobworker.ctl.commands.ls import ls
 from jobworker.ctl.commands.run import run
 from jobworker.ctl.commands.submit import submit
 from jobworker.ctl.commands.trace import trace
 from jobworker.ctl.commands.wait import wait
-from jobworker.ctl.context import DEFAULT_SERVER, Context, cache_folder, default_bundle
+from jobworker.ctl.context import DEFAULT_SERVER, Context, cache_folder, default_bundle, given_password
 from jobworker.ctl.exits import EXITS_HELP, CtlError, Exit, complain
+from jobworker.ctl.passwords import PasswordSource
 from jobworker.ctl.visible import visible
 
 app = typer.Typer(
@@ -41,7 +43,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(
+def _options(  # noqa: PLR0917 - typer passes options by name
     context: typer.Context,
     server: Annotated[
         str, typer.Option("--server", "-S", metavar="HOST:PORT", envvar="JOBCTL_SERVER", help="The service.")
@@ -57,17 +59,43 @@ def _options(
             show_default=False,
         ),
     ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file",
+            metavar="FILE",
+            envvar="JOBCTL_PASSWORD_FILE",
+            help="Holds your password: each command logs in by itself when it has to.",
+            show_default=False,
+        ),
+    ] = None,
+    password_command: Annotated[
+        str | None,
+        typer.Option(
+            "--password-command",
+            metavar="COMMAND",
+            envvar="JOBCTL_PASSWORD_COMMAND",
+            help="Prints your password, likewise; run without a shell, with JOBCTL_USER and JOBCTL_SERVER.",
+            show_default=False,
+        ),
+    ] = None,
     version: Annotated[  # noqa: ARG001 - its callback does it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    context.obj = Context(server=server, bundle=bundle or default_bundle(), cache=cache_folder())
+    context.obj = Context(
+        server=server,
+        bundle=bundle or default_bundle(),
+        cache=cache_folder(),
+        password=PasswordSource(file=password_file, command=password_command, text=given_password()),
+    )
 
 
 # Options end where the user's own command begins: `jobctl run ls -l`.
 _TAKES_A_COMMAND = {"allow_interspersed_args": False}
 
 app.command()(login)
+app.command()(logout)
 app.command(context_settings=_TAKES_A_COMMAND)(submit)
 app.command(context_settings=_TAKES_A_COMMAND)(run)
 app.command()(get)

@@ -10,18 +10,22 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobworker.ctl.certificate import user_of
+from jobworker.ctl.certificate import certificate_of
 from jobworker.ctl.exits import CtlError, Exit, complain, explain
+from jobworker.ctl.passwords import PasswordSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     import typer
 
-    from jobworker.client import Bundle, Client
+    from jobworker.client import Client
+    from jobworker.client.bundle import BundleFolder
+    from jobworker.client.clock import ServerClock
     from jobworker.ctl.tokens import TokenFile
 
 DEFAULT_SERVER = "localhost:50051"
@@ -35,6 +39,7 @@ class Context:
     server: str
     bundle: Path
     cache: Path  # the folder of the tokens
+    password: PasswordSource
 
     @classmethod
     def of(cls, context: typer.Context) -> Context:
@@ -43,18 +48,29 @@ class Context:
         assert found is not None  # noqa: S101 - the application makes it before any command
         return found
 
-    def tokens(self, user: str | None = None) -> TokenFile:
+    def tokens(self, user: str | None = None, *, clock: ServerClock | None = None) -> TokenFile:
         """The token of a user, of the certificate's where none is given."""
         from jobworker.ctl.tokens import TokenFile
 
-        return TokenFile(self.cache, address=self.server, user=user or user_of(self.bundle))
+        certificate = certificate_of(self.bundle)
+        name = user or certificate.user
+        return TokenFile(
+            self.cache,
+            address=self.server,
+            user=name,
+            key_id=certificate.key_id,
+            password=partial(self.password.read, user=name, server=self.server) if self.password else None,
+            clock=clock,
+        )
 
     def client(self) -> Client:
-        """A client that sends the kept token."""
+        """A client that sends the kept token, and logs in by itself where there is a password to do so with."""
         from jobworker.client import Client
+        from jobworker.client.clock import ServerClock
 
-        tokens = self.tokens()  # says more of a bundle that is not there
-        return Client(address=self.server, bundle=self._read_bundle(), token=tokens)
+        clock = ServerClock()
+        tokens = self.tokens(clock=clock)  # says more of a bundle that is not there
+        return Client(address=self.server, bundle=self._read_bundle(), token=tokens, clock=clock)
 
     def anonymous(self) -> Client:
         """A client for logging in."""
@@ -62,13 +78,14 @@ class Context:
 
         return Client(address=self.server, bundle=self._read_bundle())
 
-    def _read_bundle(self) -> Bundle:
+    def _read_bundle(self) -> BundleFolder:
         """Says on stderr what of it others may read or change."""
-        from jobworker.client import Bundle, ExposedFileWarning
+        from jobworker.client import ExposedFileWarning
+        from jobworker.client.bundle import BundleFolder
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ExposedFileWarning)
-            bundle = Bundle.read(self.bundle)
+            bundle = BundleFolder(self.bundle)
         for warning in caught:
             complain(str(warning.message))
         return bundle
@@ -120,3 +137,8 @@ def default_bundle() -> Path:
 def cache_folder() -> Path:
     """Where tokens lie."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobworker"
+
+
+def given_password() -> str | None:
+    """The password in the environment."""
+    return os.environ.get("JOBCTL_PASSWORD")

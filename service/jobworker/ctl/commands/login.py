@@ -1,17 +1,20 @@
 """`jobctl login`: a token for the user of the certificate, kept for the commands that follow."""
 
-import os
-import stat
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobworker.ctl.context import Context
-from jobworker.ctl.exits import CtlError, complain
+from jobworker.ctl.exits import CtlError
 from jobworker.ctl.options import Form, FormOption
+from jobworker.ctl.passwords import PasswordSource
 from jobworker.ctl.visible import visible
+
+if TYPE_CHECKING:
+    from jobworker.client import Token
 
 
 def login(
@@ -22,7 +25,8 @@ def login(
     password_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Holds the password; - is standard input. Default: $JOBCTL_PASSWORD, or ask."
+            metavar="FILE",
+            help="Holds the password; - is standard input. Default: as every command has it, or ask.",
         ),
     ] = None,
     output: FormOption = Form.TABLE,
@@ -34,50 +38,37 @@ def login(
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.certificate import user_of
-
-        name = user or user_of(shared.bundle)
-        password = _password(name, shared.server, password_file)
+        tokens = shared.tokens(user)
+        password = _password(tokens.user, shared, password_file)
         async with shared.anonymous() as client:
-            token = await client.login(name, password)
-        shared.tokens(name).save(token)
+            token = await client.login(tokens.user, password)
+        tokens.save(token)
         if output is Form.JSON:
             from jobworker.ctl.output import print_json
 
-            print_json({"server": shared.server, "username": name, "expiresAt": token.expires_at.isoformat()})
+            print_json({"server": shared.server, "username": tokens.user, "expiresAt": token.expires_at.isoformat()})
         else:
-            until = token.expires_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
             from jobworker.ctl.output import say
 
-            say(f"logged in at {shared.server} as {name}, until {until}")
+            say(f"logged in at {shared.server} as {tokens.user}, until {_until(token)}")
 
     return shared.run(main())
 
 
-def _password(user: str, server: str, file: Path | None) -> str:
-    if file is not None:
-        try:
-            content = sys.stdin.read() if str(file) == "-" else _read(file)
-        except (OSError, UnicodeDecodeError) as error:
-            raise CtlError(f"{file}: {getattr(error, 'strerror', None) or 'is not text'}") from error
-        return content.rstrip("\r\n")
-    given = os.environ.get("JOBCTL_PASSWORD")
-    if given is not None:
-        return given
+def _until(token: "Token") -> str:
+    """By this machine's clock, which is what its user looks at; and it may be another than the service's."""
+    ends = token.expires_at
+    if token.given_at is not None:
+        ends += datetime.now(UTC) - token.given_at
+    return ends.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _password(user: str, shared: Context, file: Path | None) -> str:
+    source = shared.password if file is None else PasswordSource(file=file)
+    if source:
+        return source.read(user=user, server=shared.server)
     if not sys.stdin.isatty():
         raise CtlError("no terminal to ask for the password at: give --password-file or JOBCTL_PASSWORD")
     import getpass
 
-    return getpass.getpass(visible(f"Password of {user} at {server}: "))
-
-
-def _read(path: Path) -> str:
-    """Says on stderr when others may read it."""
-    from jobworker.client.bundle import exposure
-
-    with path.open() as file:
-        found = os.fstat(file.fileno()).st_mode
-        exposed = exposure(path, stat.S_IMODE(found), is_secret=True) if stat.S_ISREG(found) else ""
-        if exposed:
-            complain(exposed)
-        return file.read()
+    return getpass.getpass(visible(f"Password of {user} at {shared.server}: "))
