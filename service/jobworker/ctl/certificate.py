@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jobworker.ctl.exits import CtlError, Exit
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
 _KEY_ID_DIGITS = 16
@@ -21,6 +22,7 @@ class Certificate:
 
     user: str
     key_id: str
+    not_after: datetime
 
 
 def certificate_of(bundle: Path) -> Certificate:
@@ -46,4 +48,8 @@ def certificate_of(bundle: Path) -> Certificate:
         raise CtlError(f"{path}: is not a certificate in PEM form", Exit.NOT_LOGGED_IN) from error
     if not names:
         raise CtlError(f"{path}: names no user", Exit.NOT_LOGGED_IN)
-    return Certificate(user=str(names[0].value), key_id=sha256(key).hexdigest()[:_KEY_ID_DIGITS])
+    return Certificate(
+        user=str(names[0].value),
+        key_id=sha256(key).hexdigest()[:_KEY_ID_DIGITS],
+        not_after=certificate.not_valid_after_utc,
+    )

@@ -50,11 +50,12 @@ class Context:
 
     def tokens(self, user: str | None = None, *, clock: ServerClock | None = None) -> TokenFile:
         """The token of a user, of the certificate's where none is given."""
+        from jobworker.ctl.reminder import remind
         from jobworker.ctl.tokens import TokenFile
 
         certificate = certificate_of(self.bundle)
         name = user or certificate.user
-        return TokenFile(
+        tokens = TokenFile(
             self.cache,
             address=self.server,
             user=name,
@@ -62,6 +63,8 @@ class Context:
             password=partial(self.password.read, user=name, server=self.server) if self.password else None,
             clock=clock,
         )
+        remind(tokens, certificate, bundle=self.bundle)
+        return tokens
 
     def client(self) -> Client:
         """A client that sends the kept token, and logs in by itself where there is a password to do so with."""

@@ -88,6 +88,15 @@ class TokenFile:
             return False
         return True
 
+    def certificate_ends(self) -> tuple[datetime, float] | None:
+        """When the certificate ends that the token is bound to, as the last login told, and in how many seconds by the
+        service's clock; None: it is not known."""
+        kept = self._load()
+        if kept is None or kept.token.given_at is None or kept.token.certificate_expires_at is None:
+            return None
+        left = kept.token.certificate_expires_at - kept.token.given_at
+        return kept.token.certificate_expires_at, left.total_seconds() - max(kept.age_seconds, 0.0)
+
     async def current(self, login: Login) -> str:
         async with self._lock:
             kept = self._load()
@@ -160,7 +169,7 @@ class _Kept:
 def forget_all(folder: Path) -> int:
     """Removes every token; how many there were."""
     count = 0
-    for path in folder.glob("*.json"):
+    for path in (*folder.glob("*.json"), *folder.glob("*.told")):
         path.unlink(missing_ok=True)
-        count += 1
+        count += path.suffix == ".json"
     return count
