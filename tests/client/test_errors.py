@@ -13,7 +13,6 @@ from jobworker.client import (
     BundleError,
     Client,
     ExhaustedError,
-    HandshakeError,
     InvalidArgumentError,
     PasswordLogin,
     UnauthenticatedError,
@@ -56,13 +55,6 @@ async def test_a_service_that_is_not_there_is_given_up_on(pki: Path) -> None:
         async with Client(address=address, bundle=pki / "clients/admin", patience_seconds=0.3) as client:
             with pytest.raises(UnavailableError):
                 await client.get(ID)
-
-
-async def test_a_service_of_another_ca_is_told_at_once(peer: Peer, pki: Path) -> None:
-    foreign = pki.with_name("other") / "clients/admin"
-    async with Client(address=peer.address, bundle=foreign, patience_seconds=3600) as client:
-        with pytest.raises(HandshakeError, match="CERTIFICATE_VERIFY_FAILED"):
-            await client.get(ID)
 
 
 def test_a_bundle_without_a_file_names_it(tmp_path: Path) -> None:

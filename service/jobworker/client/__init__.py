@@ -26,6 +26,7 @@ from jobworker.client.errors import (
     PermissionDeniedError,
     UnauthenticatedError,
     UnavailableError,
+    UnreachableError,
     Violation,
 )
 from jobworker.client.ids import new_correlation_id
@@ -71,6 +72,7 @@ __all__ = [
     "TokenSource",
     "UnauthenticatedError",
     "UnavailableError",
+    "UnreachableError",
     "Violation",
     "new_correlation_id",
 ]

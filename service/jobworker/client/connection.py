@@ -6,18 +6,23 @@ Nothing here knows what a call is about.
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc.aio
 
+from jobworker.client.bundle import Bundle, BundleFolder
+from jobworker.client.cause import Cause, Finder
 from jobworker.client.clock import ServerClock
 from jobworker.client.errors import (
     HandshakeError,
     InvalidArgumentError,
     JobworkerError,
     UnauthenticatedError,
+    UnavailableError,
+    UnreachableError,
     from_rpc,
 )
 from jobworker.client.links import Link, Links
@@ -27,8 +32,6 @@ from jobworker.v1.auth_pb2 import LoginRequest, LoginResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from jobworker.client.bundle import Bundle, BundleFolder
 
 _T = TypeVar("_T")
 
@@ -40,6 +43,7 @@ _RENEWABLE = frozenset({"TOKEN_EXPIRED", "TOKEN_MALFORMED", "TOKEN_FOREIGN", "TO
 _CERTIFICATE = frozenset({"CERTIFICATE_INVALID", "CERTIFICATE_REVOKED"})
 # A token that is not taken is refused at once: a call that lasted longer was let in, and its token refused since.
 _LET_IN_SECONDS = 1.0
+_LOOK_SECONDS = 1.0  # at most so often for the cause of failures
 
 
 class Connection:
@@ -60,6 +64,11 @@ class Connection:
         self.clock = clock or ServerClock()
         self.links = Links(address=address, bundle=bundle, server_name=server_name)
         self._tokens = tokens
+        folder = bundle.folder if isinstance(bundle, BundleFolder) else ""
+        self._finder = Finder(address=address, folder=os.fspath(folder), server_name=server_name)
+        self._cause: Cause | None = None
+        self._looked_at = -_LOOK_SECONDS
+        self._reached = False
 
     async def close(self) -> None:
         """Ends every call."""
@@ -76,9 +85,10 @@ class Connection:
                     response = await link.auth.Login(request)
                     break
                 except grpc.aio.AioRpcError as raw:
-                    error = from_rpc(raw)
+                    error = await self.failure(raw)
             if not self.may_go_over_another(error, link):
                 raise error
+        self._reached = True
         token = _token(response)
         if token.given_at is not None:
             self.clock.learn(token.given_at.timestamp())
@@ -94,6 +104,22 @@ class Connection:
             return False
         renewed = await self._tokens.renew(rejected, self.login)
         return renewed is not None and renewed != rejected
+
+    async def failure(self, raw: grpc.aio.AioRpcError) -> JobworkerError:
+        """The exception for a failed call; where the service was not reached, with the cause, if one can be found."""
+        error = from_rpc(raw)
+        if not isinstance(error, UnavailableError) or error.retry_after_seconds is not None:  # the service's own
+            return error
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            self._cause = await asyncio.to_thread(self._finder.find, self.links.newest.bundle, os.environ)
+        if self._cause is None:
+            return error
+        if self._cause.kind == "lasting":
+            return HandshakeError(self._cause.words)
+        lasting = self._cause.kind == "name" and not self._reached
+        return UnreachableError(self._cause.words) if lasting else UnavailableError(self._cause.words)
 
     def may_go_over_another(self, error: JobworkerError, link: Link) -> bool:
         """Whether a call failed so for the certificate that it was made with, and there is another now."""
@@ -123,13 +149,16 @@ class Connection:
         while True:
             try:
                 async with tries.one() as (link, pairs):
-                    return await attempt(link, pairs)
+                    answer = await attempt(link, pairs)
+                self._reached = True
             except grpc.aio.AioRpcError as raw:
-                error = from_rpc(raw)
+                error = await self.failure(raw)
             except JobworkerError as failed:
                 if tries.begun:  # it is none of this call's
                     raise
                 error = failed
+            else:
+                return answer
             left = await tries.mend(error) if renewable and tries.begun else error
             if left is None:
                 continue
@@ -196,12 +225,15 @@ def _token(response: LoginResponse) -> Token:
     """An older service tells less."""
     given = response.server_time if response.HasField("server_time") else None
     certificate = response.certificate_expires_at if response.HasField("certificate_expires_at") else None
-    return Token(
-        response.access_token,
-        response.expires_at.ToDatetime(tzinfo=UTC),
-        given_at=None if given is None else given.ToDatetime(tzinfo=UTC),
-        certificate_expires_at=None if certificate is None else certificate.ToDatetime(tzinfo=UTC),
-    )
+    try:
+        return Token(
+            response.access_token,
+            response.expires_at.ToDatetime(tzinfo=UTC),
+            given_at=None if given is None else given.ToDatetime(tzinfo=UTC),
+            certificate_expires_at=None if certificate is None else certificate.ToDatetime(tzinfo=UTC),
+        )
+    except (OverflowError, ValueError):
+        raise JobworkerError("the service's answer to the login names times that are none") from None
 
 
 def _is_text(value: str) -> bool:

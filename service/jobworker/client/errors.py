@@ -123,8 +123,13 @@ class UnavailableError(JobworkerError):
     code = grpc.StatusCode.UNAVAILABLE
 
 
-class HandshakeError(UnavailableError):
-    """The service was reached, and the TLS handshake failed: a wrong CA, name or certificate. It would fail again."""
+class UnreachableError(UnavailableError):
+    """The service cannot be reached, and another try would fail as well: its name does not resolve."""
+
+
+class HandshakeError(UnreachableError):
+    """No connection comes about for a certificate, key, authority or name that is wrong or past its time, here or at
+    the service; the message says which, and what mends it."""
 
 
 class CutError(UnavailableError):

@@ -13,7 +13,7 @@ import grpc.aio
 
 from jobworker.client.connection import Connection, Tries
 from jobworker.client.cursor import Position
-from jobworker.client.errors import CutError, JobworkerError, OutOfRangeError, from_rpc
+from jobworker.client.errors import CutError, JobworkerError, OutOfRangeError
 from jobworker.client.retry import Backoff, Retry, asks_for_another_try, passes_by_itself
 from jobworker.v1.query_pb2 import GetBatchRequest, LogChunk, StreamLogsRequest
 
@@ -72,7 +72,7 @@ class Follower:
                         self._tries.progress()
                         yield fresh
             except grpc.aio.AioRpcError as error:
-                raise from_rpc(error) from None
+                raise await self._connection.failure(error) from None
             finally:
                 call.cancel()
         if not self._request.no_follow and not self._position.complete(job_count):

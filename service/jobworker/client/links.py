@@ -37,6 +37,7 @@ class Link:
         self.schedule = JobScheduleServiceStub(self.channel)
         self.query = JobQueryServiceStub(self.channel)
         self.admin = AdminServiceStub(self.channel)
+        self.bundle = bundle
         self.users = 0  # calls under way
 
 

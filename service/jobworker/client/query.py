@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from jobworker.client.connection import Connection, Metadata, Tries
-from jobworker.client.errors import from_rpc
 from jobworker.client.retry import Backoff, passes_by_itself
 from jobworker.v1.job_pb2 import BATCH_STATE_RUNNING
 from jobworker.v1.query_pb2 import (
@@ -85,7 +84,7 @@ async def search(connection: Connection, request: SearchJobRequest) -> AsyncGene
                 finally:
                     call.cancel()
         except grpc.aio.AioRpcError as raw:
-            error = from_rpc(raw)
+            error = await connection.failure(raw)
         else:
             return
         if begun:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from jobworker.client.errors import HandshakeError, JobworkerError
+from jobworker.client.errors import JobworkerError, UnreachableError
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
@@ -31,7 +31,7 @@ def passes_by_itself(error: JobworkerError) -> bool:
     """Whether the same call may well succeed a little later: the service is away, restarts, or cut the connection."""
     match error.code:
         case grpc.StatusCode.UNAVAILABLE:
-            return not isinstance(error, HandshakeError)
+            return not isinstance(error, UnreachableError)
         # Remote: a call that this side cancels raises asyncio.CancelledError and never comes here.
         case grpc.StatusCode.CANCELLED:
             return True
