@@ -82,7 +82,7 @@ async def test_what_no_login_mends_ends_it_with_the_services_words(peer: Peer, r
 
 async def test_a_wait_and_a_list_go_on_with_another_token(peer: Peer) -> None:
     async with logged_in(peer) as client:
-        peer.refusals = [None, ended("TOKEN_EXPIRED")]
+        peer.running, peer.refusals = 1, [None, ended("TOKEN_EXPIRED")]
         assert (await client.wait(ID)).correlation_id == ID
         assert (peer.tokens, peer.refusals) == (2, [])
         pages = client.list_batches()

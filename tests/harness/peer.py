@@ -74,6 +74,7 @@ class Peer(
     requests: list[query_pb2.StreamLogsRequest] = field(default_factory=list)
     accepted: dict[str, list[bytes]] = field(default_factory=dict)
     certificates: list[bytes] = field(default_factory=list)  # that each call came with
+    running: int = 0  # so many more times a batch is told to be running
     submits: int = 0
     lose_answers: int = 0  # of submits: accepted, and the answer lost
     refuse_after_jobs: int | None = None
@@ -158,10 +159,11 @@ class Peer(
 
     async def GetBatch(self, request: query_pb2.GetBatchRequest, context: grpc.aio.ServicerContext) -> job_pb2.Batch:
         await self._let_in(context)
+        self.running -= 1
         return job_pb2.Batch(
             correlation_id=request.correlation_id,
             job_count=len({job for job, _ in self.logs}),
-            state=job_pb2.BATCH_STATE_SUCCEEDED,
+            state=job_pb2.BATCH_STATE_SUCCEEDED if self.running < 0 else job_pb2.BATCH_STATE_RUNNING,
         )
 
     async def WaitBatch(self, request: query_pb2.WaitBatchRequest, context: grpc.aio.ServicerContext) -> job_pb2.Batch:
