@@ -147,6 +147,13 @@ async def test_a_name_that_does_not_resolve(bundle: Path) -> None:
     assert str(error) == "the name nowhere.invalid does not resolve"
 
 
+async def test_an_address_of_another_form_is_not_looked_into(peer: Peer, bundle: Path) -> None:
+    async with Client(address=f"dns:///{peer.address}", bundle=bundle, patience_seconds=0.3) as client:
+        assert (await client.get(ID)).correlation_id == ID
+    error = await refusal("dns:///nowhere.invalid:50051", bundle, patience_seconds=0.3)
+    assert not isinstance(error, UnreachableError)
+
+
 async def test_a_port_that_nobody_listens_at_may_be_listened_at_soon(bundle: Path) -> None:
     with socket.socket() as taken:  # bound and not listening: nobody else gets the port
         taken.bind(("127.0.0.1", 0))

@@ -71,6 +71,15 @@ def test_where_no_token_can_be_kept_a_password_is_enough(newcomer: Jobctl) -> No
     done = newcomer("run", "echo hello", JOBCTL_PASSWORD=newcomer.password)
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (0, b"hello\n", 1)
     assert b"kept for this command alone" in done.stderr
+    done = newcomer("login", JOBCTL_PASSWORD=newcomer.password)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"the token cannot be kept" in done.stderr
+
+
+def test_standard_input_is_for_a_login_alone(newcomer: Jobctl) -> None:
+    done = newcomer("--password-file", "-", "ls", stdin=newcomer.password.encode())
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"jobctl login --password-file -" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from jobworker.ctl.durations import format_seconds, parse_seconds
 from jobworker.ctl.output import format_bytes
 from tests.harness.jobctl import Jobctl
+from tests.harness.pki import make_pki
 
 COMMANDS = ["login", "logout", "submit", "run", "get", "logs", "wait", "cancel", "ls"]
 
@@ -62,6 +64,16 @@ def test_a_service_that_is_not_there_is_exit_code_6(jobctl: Jobctl, tmp_path: Pa
     assert done.returncode == 6
     assert done.stderr.count(b"\n") == 1
     assert address.encode() in done.stderr
+
+
+def test_why_there_is_no_connection_is_one_line_with_what_mends_it(jobctl: Jobctl, tmp_path: Path) -> None:
+    bundle = shutil.copytree(jobctl.environment["JOBCTL_BUNDLE"], tmp_path / "bundle")
+    shutil.copy(make_pki(tmp_path / "other").client("alice") / "ca.crt", bundle)
+    done = jobctl("ls", JOBCTL_BUNDLE=str(bundle))
+    words = f"the service's certificate is of another authority than those in {bundle}/ca.crt"
+    mend = "get the bundle anew, from: jobpki export alice FILE"
+    assert done.stderr.decode() == f"jobctl: localhost:{jobctl.service.port}: {words} - {mend}\n"
+    assert done.returncode == 6
 
 
 @pytest.mark.parametrize(

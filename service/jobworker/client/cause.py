@@ -5,6 +5,7 @@ a TLS handshake of its own. Blocks, as a rule for less than a second; what becom
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import ssl
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from jobworker.client.bundle import Bundle
 
 _STEP_SECONDS = 1.0
+# gRPC takes other forms as well (doc/naming.md), which are not looked into.
+_HOST_AND_PORT = re.compile(r"(\[[^\[\]/]+\]|[^:/\[\]]+):[0-9]{1,5}")
 # X509_V_ERR_... of OpenSSL's x509_vfy.h.
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _OTHER_AUTHORITY = frozenset({2, 7, 18, 19, 20, 21, 30})  # no issuer found, another's signature or key, self-signed
@@ -64,17 +67,17 @@ class Finder:
 
     def find(self, bundle: Bundle, environment: Mapping[str, str]) -> Cause | None:
         """None: nothing is wrong that can be seen from here. `environment` names proxies."""
-        port = self._address.rpartition(":")[2]
         own = self._own(bundle)
-        if own is not None or not (self._host and port.isascii() and port.isdigit()):
+        if own is not None or not _HOST_AND_PORT.fullmatch(self._address) or not hasattr(os, "memfd_create"):
             return own
+        port = int(self._address.rpartition(":")[2])
         proxy = proxy_for(self._host, environment)
         if proxy is not None:
             words = f"the service cannot be reached through the proxy {proxy[1]}, which the variable {proxy[0]} names"
             return Cause(f"{words}; no_proxy={self._host} goes past it", "passing")
         for _ in range(_CLOSED_TIMES):
             try:
-                with socket.create_connection((self._host, int(port)), _STEP_SECONDS) as sock:
+                with socket.create_connection((self._host, port), _STEP_SECONDS) as sock:
                     found = self._shake_hands(sock, bundle)
             except (socket.gaierror, UnicodeError) as error:
                 lasting = isinstance(error, socket.gaierror) and error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)

@@ -83,6 +83,8 @@ def _options(  # noqa: PLR0917 - typer passes options by name
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
+    if str(password_file) == "-":
+        raise typer.BadParameter("- is for: jobctl login --password-file -", param_hint="--password-file")
     context.obj = Context(
         server=server,
         bundle=bundle or default_bundle(),

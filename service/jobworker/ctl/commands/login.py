@@ -42,7 +42,10 @@ def login(
         password = _password(tokens.user, shared, password_file)
         async with shared.anonymous() as client:
             token = await client.login(tokens.user, password)
-        tokens.save(token)
+        try:
+            tokens.save(token)
+        except OSError as error:
+            raise CtlError(f"{tokens.path.parent}: the token cannot be kept: {error.strerror}") from error
         if output is Form.JSON:
             from jobworker.ctl.output import print_json
 
