@@ -17,12 +17,14 @@ import jwt
 import pytest
 from cryptography import x509
 
+from jobpki import accounts
 from jobworker.v1 import auth_pb2, job_pb2, query_pb2, schedule_pb2
 from tests.harness.admin import Admin
 from tests.harness.audit import files, lines, verify
 from tests.harness.figures import scrape
 from tests.harness.fill import fill
 from tests.harness.http2 import call as raw_call
+from tests.harness.lasting import follower
 from tests.harness.refusal import refused
 from tests.harness.rest import rest
 from tests.harness.service import Service, running
@@ -234,6 +236,22 @@ def test_changes_of_the_configuration_file_are_told(tmp_path: Path) -> None:
         until(lambda: len(lines(folder, what="config.refused")) == 2, "the refusal")
         service.kill_server()
         until(lambda: lines(folder, what="server.start", config_refused=True), "what was kept is in force")
+
+
+def test_a_call_that_its_callers_disabling_ends_is_told_and_that_the_server_knows_of_it(tmp_path: Path) -> None:
+    with running(tmp_path / "service") as service:
+        folder = service.folder / "logs"
+        api = service.api()
+        following = follower(api, api.submit("echo hello; sleep 600"))
+        accounts.disable(service.pki, "alice")
+        following.join()
+        last(
+            folder, what="call", user="alice", rpc="/jobworker.v1.JobQueryService/StreamLogs",
+            token=token_id(api.token), code="UNAUTHENTICATED", reason="USER_DISABLED",
+        )  # fmt: skip
+        assert lines(folder, what="credentials.change", files=["users"])
+        assert lines(service.pki, what="user.disable", subject="user/alice")
+        assert verify(folder, service.pki).returncode == 0
 
 
 def test_a_flood_of_refused_calls_is_counted_and_leaves_room_for_others(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ async def _start(  # noqa: PLR0915
         tls=tls,
         identity=identity,
         denied=metrics.calls.denied,
+        record=audit.changed,
         slices=slices,
         clock=time.time,
         shown=folders.shown,

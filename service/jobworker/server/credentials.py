@@ -18,7 +18,7 @@ from jobworker.server.identity.tls import CurrentTls
 from jobworker.server.reach import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from jobworker.server.identity.tls import TlsMaterial
@@ -62,16 +62,18 @@ class CredentialWatch:
         tls: CurrentTls,
         identity: Identity,
         denied: Callable[[str], None],
+        record: Callable[[str, Mapping[str, object]], object],
         slices: Slices,
         clock: Callable[[], float],
         shown: Callable[[str], str],
         log: Log,
     ) -> None:
-        """`denied` is told the reason of each call that is ended; `clock` gives seconds since 1970, as `identity` has
-        it; `shown` puts into a text the names of files as people know them."""
+        """`denied` is told the reason of each call that is ended, `record` which files were taken anew; `clock` gives
+        seconds since 1970, as `identity` has it; `shown` puts into a text the names of files as people know them."""
         self._tls = tls
         self._identity = identity
         self._denied = denied
+        self._record = record
         self._slices = slices
         self._clock = clock
         self._shown = shown
@@ -108,8 +110,8 @@ class CredentialWatch:
                 self._log.error("certificates and users could not be looked at", problem=repr(error))
 
     async def _look(self, calls: Calls, use: tuple[Callable[[TlsMaterial], None], ...]) -> None:
-        changed = self._tls.look()
-        if changed:
+        taken = ["server_certificate"] if self._tls.look() else []
+        if taken:
             for listener in use:
                 listener(self._tls.material)
             self._identity.trust(self._tls.material.ca_pem)
@@ -117,11 +119,14 @@ class CredentialWatch:
                 "certificates changed", **{name: f"{end:%Y-%m-%dT%H:%M:%SZ}" for name, end in self._tls.expiries()}
             )
         seen = self._identity.look()
-        changed = changed or any(one is not other for one, other in zip(seen, self._seen, strict=True))
+        files = zip(self._identity.problems, seen, self._seen, strict=True)
+        taken += [name for name, one, other in files if one is not other]
         self._seen = seen
+        if taken:
+            self._record("credentials.change", {"files": taken})
         async for call in self._slices.each(calls.open_ended):
             assert call.principal is not None  # noqa: S101  (they have one)
-            if changed or call.principal.expires_at <= self._clock():
+            if taken or call.principal.expires_at <= self._clock():
                 self._ask_again(call)
 
     def _ask_again(self, call: Call) -> None:

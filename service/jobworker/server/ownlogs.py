@@ -65,7 +65,7 @@ def begin_audit(
         audit.syncs_each = settings.audit.sync == "call"
 
     config.tell(configure)
-    config.record = audit.config
+    config.record = audit.changed
     refused = {"config_refused": True} if config.last_error else {}
     lines.append({"what": "server.start", "version": version("jobworker"), "generation": config.generation, **refused})
     return audit

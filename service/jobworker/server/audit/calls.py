@@ -77,9 +77,9 @@ class CallAudit:
         sync = self.syncs_each or code != "OK" or what not in (SUBMIT, CANCEL)
         return self.log.append({key: value for key, value in event.items() if value is not None}, sync=sync)
 
-    def config(self, what: str, fields: Mapping[str, object]) -> None:
-        """The configuration changed, or did not: the line of the call that had it changed says so, else one of its
-        own."""
+    def changed(self, what: str, fields: Mapping[str, object]) -> None:
+        """The configuration changed, or did not, or what callers are judged by. The line of the call that had it
+        changed says so, else one of its own."""
         if (call := current()) is not None:
             call.audit.update(fields)
         else:
