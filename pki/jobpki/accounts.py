@@ -1,10 +1,10 @@
-"""Users through their life: another password, shut out for a time, let in again, removed."""
+"""Users through their life: another password, logged out, shut out for a time, let in again, removed."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jobpki.audit import record
@@ -87,6 +87,34 @@ def enable(root: Path, name: str) -> Change:
         write_users(layout.users, users | {name: replace(users[name], disabled=False)})
         record(layout, "user.enable", subject=f"user/{name}")
         return Change(done=[f"{name} is enabled"])
+
+
+def log_out(root: Path, name: str, *, before: datetime | None = None, now: datetime) -> Change:
+    """Voids the tokens of a user: all that were given out so far, or those before a time, an aware one, in whole
+    seconds, as tokens have them.
+
+    Raises:
+        PkiError: there is no such user, or the time is yet to come.
+    """
+    if before is not None and before > now:
+        raise PkiError("the time is yet to come: without one, all tokens given out so far are void")
+    if before is not None and before.microsecond:
+        before = before.replace(microsecond=0) + timedelta(seconds=1)
+    with opened(root, made=False) as layout:
+        users = _users(layout, name)
+        user = users[name]
+        if before is None:
+            # Not the time of now: tokens have whole seconds, and the server's clock may be another.
+            entry = replace(user, epoch=user.epoch + 1)
+            done = f"tokens of {name} given out so far are void"
+        elif user.tokens_from is not None and user.tokens_from >= before:
+            return Change()
+        else:
+            entry = replace(user, tokens_from=before)
+            done = f"tokens of {name} given out before {before.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC are void"
+        write_users(layout.users, users | {name: entry})
+        record(layout, "user.logout", subject=f"user/{name}", before=None if before is None else before.isoformat())
+        return Change(done=[done])
 
 
 def remove(root: Path, name: str, *, now: datetime) -> Change:

@@ -241,6 +241,8 @@ def _problems_json(problems: list[PkiError]) -> list[dict[str, str | None]]:
 
 for _command in (
     usercommands.passwd,
+    usercommands.logout,
+    usercommands.revoke_token,
     usercommands.disable,
     usercommands.enable,
     usercommands.remove,

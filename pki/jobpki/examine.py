@@ -17,6 +17,7 @@ from jobpki.issued import read_issued
 from jobpki.issuing import HEALTH, SERVER, USER, authorities, subjects
 from jobpki.layout import CA_FILE, CERTIFICATE_FILE, KEY_FILE, PASSWORD_FILE, Layout
 from jobpki.revocation import load_crls, read_revoked
+from jobpki.revokedtokens import read_revoked_tokens
 from jobpki.users import read_users
 
 
@@ -66,6 +67,8 @@ def with_remedy(layout: Layout, error: PkiError) -> PkiError:
         mend = "bring it back from a backup"
     elif path == layout.crl:
         mend = "bring it back from a backup; without it, what was revoked is not"
+    elif path == layout.revoked_tokens:
+        mend = f"bring it back from a backup, or end all: rm {file} && jobpki rotate-token-key --at-once {jobpki}"
     elif path == layout.users:
         mend = f"bring it back from a backup, or begin with the user admin alone: rm {file} && jobpki init {jobpki}"
     elif path.parent.parent == layout.clients:
@@ -92,12 +95,14 @@ def _checks(layout: Layout) -> Iterator[Callable[[], object]]:
     for certificate in (layout.ca_certificate, layout.ca_next, layout.ca_previous):
         yield lambda path=certificate: _check_pair(path.with_suffix(".key"), path)  # type: ignore[misc]
     yield lambda: read_issued(layout.issued)
-    if _is_there(layout.token_key):
-        yield lambda: keys.p256s_from_pem(read_secret(layout.token_key), layout.token_key)
-    if _is_there(layout.users):
-        yield lambda: read_users(layout.users)
-    if _is_there(layout.crl):
-        yield lambda: _check_crl(layout)
+    for path, check in (
+        (layout.token_key, lambda: keys.p256s_from_pem(read_secret(layout.token_key), layout.token_key)),
+        (layout.users, lambda: read_users(layout.users)),
+        (layout.revoked_tokens, lambda: read_revoked_tokens(layout.revoked_tokens)),
+        (layout.crl, lambda: _check_crl(layout)),
+    ):
+        if _is_there(path):
+            yield check
     for subject in subjects(layout):
         if subject.is_ours:
             yield from _bundle_checks(subject.folder)

@@ -11,6 +11,7 @@ health/   0700  ca.crt, tls.crt, tls.key 0600          of `jobworker healthcheck
 clients/  0711  <name>/ 0700: ca.crt, tls.crt, tls.key 0600, password 0600 (a generated one)
 auth/     0700  token.key 0600, users.json 0600        only the server reads it
                 crl.pem                                what is revoked: a CRL of each authority that has revoked
+                revoked-tokens.json 0600               tokens that were revoked, by their id
 .lock     0600  flock(2): one writer at a time
 audit.jsonl 0600                                       each change that jobpki has made (audit.py)
 """
@@ -106,6 +107,11 @@ class Layout:
     def crl(self) -> Path:
         """The revoked certificates (RFC 5280), PEM; not there as long as there are none."""
         return self.auth / "crl.pem"
+
+    @property
+    def revoked_tokens(self) -> Path:
+        """The tokens that were revoked one by one; not there as long as there are none."""
+        return self.auth / "revoked-tokens.json"
 
     def client(self, user: str) -> Path:
         """A user's bundle."""

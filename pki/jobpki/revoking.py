@@ -1,4 +1,4 @@
-"""Revokes certificates: those of a user, or one by its serial."""
+"""Revokes certificates, those of a user or one by its serial, and tokens."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jobpki.issuing import Issuing, authorities, subject_of
 from jobpki.opened import opened
 from jobpki.profiles import is_user_name
 from jobpki.revocation import Revoked
+from jobpki.revokedtokens import add_revoked_tokens
 
 # As `openssl x509 -serial`, `-text` and `jobpki list` have it; RFC 5280 section 4.1.2.2: at most 20 bytes.
 _SERIAL = re.compile(r"(?:0x)?([0-9a-f]{1,40})", re.IGNORECASE)
@@ -74,3 +75,16 @@ def revoke_certificates(
             cause=reason.value,
         )
     return revoked_now
+
+
+def revoke_tokens(root: Path, token_ids: Iterable[str], *, now: datetime) -> list[str]:
+    """Revokes tokens by their `jti`. Returns those that were not revoked.
+
+    Raises:
+        PkiError: one is no token's id.
+    """
+    with opened(root, made=False) as layout:
+        added = add_revoked_tokens(layout.revoked_tokens, token_ids, now=now)
+        if added:
+            record(layout, "token.revoke", tokens=added)
+        return added

@@ -2,9 +2,9 @@
 
     {"version": 1, "users": {
         "admin": {"role": "admin", "password": "$argon2id$...", "created_at": "2026-01-01T00:00:00Z"},
-        "alice": {..., "disabled": true, "epoch": 1}}}
+        "alice": {..., "disabled": true, "epoch": 1, "tokens_from": "2026-01-02T00:00:00Z"}}}
 
-`disabled` and `epoch` are left out where they are false and 0.
+`disabled`, `epoch` and `tokens_from` are left out where they are false, 0 and None.
 
 The service reads it at each call (through a cache), so it is replaced whole and never changed in place.
 """
@@ -53,7 +53,8 @@ class Role(IntEnum):
 class User:
     """One entry: the hash is in PHC form (`$argon2id$v=19$m=...`).
 
-    `epoch` is another number each time that all tokens given out before are to end, beside a change of the password.
+    `epoch` is another number each time that all tokens given out before are to end, beside a change of the password;
+    those given out before `tokens_from` have ended, too.
     """
 
     role: Role
@@ -61,6 +62,7 @@ class User:
     created_at: datetime
     disabled: bool = False
     epoch: int = 0
+    tokens_from: datetime | None = None
 
 
 def read_users(path: Path) -> dict[str, User]:
@@ -93,9 +95,10 @@ def write_users(path: Path, users: Mapping[str, User]) -> None:
         name: {
             "role": str(user.role),
             "password": user.password_hash,
-            "created_at": user.created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "created_at": _text(user.created_at),
             **({"disabled": True} if user.disabled else {}),
             **({"epoch": user.epoch} if user.epoch else {}),
+            **({} if user.tokens_from is None else {"tokens_from": _text(user.tokens_from)}),
         }
         for name, user in sorted(users.items())
     }
@@ -108,15 +111,12 @@ def _user(name: str, entry: object, path: Path) -> User:
         raise PkiError(f"{name!r} is no user name", path=path)
     if not isinstance(entry, dict):
         raise PkiError(f"users.{name} is not an object", path=path)
-    password_hash, created_at = entry.get("password"), entry.get("created_at")
+    password_hash = entry.get("password")
     if not isinstance(password_hash, str) or not password_hash.startswith("$argon2id$"):
         raise PkiError(f"users.{name}.password is not an Argon2id hash in PHC form", path=path)
-    try:
-        created = datetime.fromisoformat(str(created_at))
-    except ValueError as error:
-        raise PkiError(f"users.{name}.created_at is not an RFC 3339 time", path=path) from error
-    if created.tzinfo is None:
-        raise PkiError(f"users.{name}.created_at has no time zone", path=path)
+    created = _time(entry.get("created_at"), f"users.{name}.created_at", path)
+    since = entry.get("tokens_from")
+    tokens_from = None if since is None else _time(since, f"users.{name}.tokens_from", path)
     try:
         role = Role.parse(str(entry.get("role")))
     except PkiError as error:
@@ -126,4 +126,25 @@ def _user(name: str, entry: object, path: Path) -> User:
         raise PkiError(f"users.{name}.disabled is neither true nor false", path=path)
     if type(epoch) is not int or epoch < 0:
         raise PkiError(f"users.{name}.epoch is no count", path=path)
-    return User(role=role, password_hash=password_hash, created_at=created, disabled=disabled, epoch=epoch)
+    return User(
+        role=role,
+        password_hash=password_hash,
+        created_at=created,
+        disabled=disabled,
+        epoch=epoch,
+        tokens_from=tokens_from,
+    )
+
+
+def _text(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _time(text: object, where: str, path: Path) -> datetime:
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError as error:
+        raise PkiError(f"{where} is not an RFC 3339 time", path=path) from error
+    if time.tzinfo is None:
+        raise PkiError(f"{where} has no time zone", path=path)
+    return time

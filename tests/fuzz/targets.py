@@ -28,6 +28,7 @@ from jobpki.errors import PkiError
 from jobpki.issued import parse_issued
 from jobpki.passwords import PasswordCost, hash_password
 from jobpki.revocation import Revoked, make_crls, read_revoked
+from jobpki.revokedtokens import parse_revoked_tokens
 from jobpki.users import parse_users
 from jobworker.client.errors import from_rpc
 from jobworker.executor import protocol
@@ -344,6 +345,11 @@ TARGETS: dict[str, Target] = {
     ),
     "revocations": Target(
         revocations, lambda: [crl() * 2], (PkiError,)
+    ),
+    "revoked tokens": Target(
+        lambda data: parse_revoked_tokens(data, SOMEWHERE),
+        lambda: jsons({"version": 1, "tokens": {"A" * 22: "2027-01-01T00:00:00+00:00"}}),
+        (PkiError,),
     ),
     "the users": Target(lambda data: parse_users(data, SOMEWHERE), lambda: jsons(USERS), (PkiError,)),
     "what was issued": Target(lambda data: parse_issued(data, SOMEWHERE), lambda: jsons(ISSUED), (PkiError,)),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import jwt
 import pytest
 
-from jobpki.accounts import disable, enable, remove, set_password
+from jobpki.accounts import disable, enable, log_out, remove, set_password
 from jobpki.directory import issue
+from jobpki.layout import Layout
 from jobpki.renewal import renew_one
 from jobpki.revocation import REASONS
-from jobpki.revoking import revoke
+from jobpki.revoking import revoke, revoke_tokens
 from jobpki.rotation import finish_token_key, rotate_token_key
 from jobworker.server.errors import AuthReason, UnauthenticatedError
 from jobworker.server.identity.gate import Identity
@@ -51,6 +54,11 @@ async def login(identity: Identity, pki: Pki, user: str = "alice", *, pem: bytes
     return f"Bearer {issued.access_token}"
 
 
+def claims(token: str) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(token.removeprefix("Bearer "), options={"verify_signature": False})
+    return found
+
+
 async def reason_of_login(identity: Identity, pki: Pki, user: str = "alice") -> AuthReason:
     with pytest.raises(UnauthenticatedError) as caught:
         await login(identity, pki, user)
@@ -84,6 +92,49 @@ async def test_a_changed_password_ends_the_tokens_of_before(identity: Identity, 
     pki.passwords["alice"] = set_password(pki.root, "alice", None, cost=LOW_COST).password or ""
     assert reason(identity, pem, token) is AuthReason.TOKEN_EXPIRED
     call(identity, pem, await login(identity, pki))
+
+
+async def test_who_is_logged_out_has_to_log_in_again(identity: Identity, pki: Pki) -> None:
+    pem, token = pki.certificate_pem("alice"), await login(identity, pki)
+    bobs = await login(identity, pki, "bob")
+    log_out(pki.root, "alice", now=datetime.now(UTC))
+    assert reason(identity, pem, token) is AuthReason.TOKEN_EXPIRED
+    call(identity, pem, await login(identity, pki))
+    call(identity, pki.certificate_pem("bob"), bobs)
+
+
+async def test_tokens_given_out_before_a_time_end_and_those_since_do_not(
+    identity: Identity, pki: Pki, problems: list[str]
+) -> None:
+    pem, token = pki.certificate_pem("alice"), await login(identity, pki)
+    issued_at = datetime.fromtimestamp(claims(token)["iat"], UTC)
+    log_out(pki.root, "alice", before=issued_at, now=datetime.now(UTC))
+    call(identity, pem, token)
+    later = issued_at + timedelta(seconds=1)
+    log_out(pki.root, "alice", before=later, now=later)
+    assert reason(identity, pem, token) is AuthReason.TOKEN_EXPIRED
+    assert problems == []
+
+
+async def test_a_revoked_token_ends_and_no_other_also_after_a_restart(
+    identity: Identity, pki: Pki, problems: list[str]
+) -> None:
+    pem, token, other = pki.certificate_pem("alice"), await login(identity, pki), await login(identity, pki)
+    seen = identity.look()
+    revoke_tokens(pki.root, [claims(token)["jti"]], now=datetime.now(UTC))
+    assert reason(identity, pem, token) is AuthReason.TOKEN_EXPIRED
+    call(identity, pem, other)
+    assert any(one is not before for one, before in zip(identity.look(), seen, strict=True)), "calls that last go on"
+    Layout(pki.root).revoked_tokens.unlink()
+    assert reason(identity, pem, token) is AuthReason.TOKEN_EXPIRED
+    assert identity.problems["revoked_tokens"] is not None
+    revoke_tokens(pki.root, [claims(token)["jti"]], now=datetime.now(UTC))
+    again = start(pki, problems)
+    try:
+        assert reason(again, pem, token) is AuthReason.TOKEN_EXPIRED
+        call(again, pem, other)
+    finally:
+        again.close()
 
 
 async def test_one_who_was_removed_and_comes_again_has_no_use_of_old_tokens(identity: Identity, pki: Pki) -> None:

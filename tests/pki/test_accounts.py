@@ -1,4 +1,4 @@
-"""Users through their life: `passwd`, `disable`, `enable`, `remove`."""
+"""Users through their life: `passwd`, `logout`, `disable`, `enable`, `remove`; and their tokens."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from jobpki.accounts import disable, enable, remove, set_password
+from jobpki.accounts import disable, enable, log_out, remove, set_password
 from jobpki.bundle import load_certificate
 from jobpki.directory import initialise, issue
 from jobpki.errors import PkiError
 from jobpki.issuing import authorities
 from jobpki.passwords import password_matches
 from jobpki.revocation import read_revoked
+from jobpki.revokedtokens import read_revoked_tokens
+from jobpki.revoking import revoke_tokens
 from jobpki.users import Role, read_users, write_users
 from tests.harness.pki import LOW_COST, USERS, Pki, make_pki
 
@@ -76,6 +79,52 @@ def test_a_disabled_user_keeps_everything_and_can_be_enabled(pki: Pki) -> None:
     assert (on.disabled, on.role, on.epoch) == (False, Role.VIEWER, off.epoch)
 
 
+def test_tokens_before_a_time_end_and_an_earlier_time_brings_none_back(pki: Pki) -> None:
+    now = datetime.now(UTC)
+    hour_ago = (now - timedelta(hours=1)).replace(microsecond=0)
+    before = read_users(pki.layout.users)["alice"]
+    assert log_out(pki.root, "alice", before=hour_ago, now=now).done
+    assert log_out(pki.root, "alice", before=hour_ago - timedelta(hours=1), now=now).done == []
+    assert read_users(pki.layout.users)["alice"] == replace(before, tokens_from=hour_ago)
+    with pytest.raises(PkiError, match="yet to come"):
+        log_out(pki.root, "alice", before=now + timedelta(hours=1), now=now)
+    half = hour_ago + timedelta(milliseconds=500)  # a token of that second may be older: it ends
+    assert log_out(pki.root, "alice", before=half, now=now).done
+    assert log_out(pki.root, "alice", before=half, now=now).done == []
+    assert read_users(pki.layout.users)["alice"].tokens_from == hour_ago + timedelta(seconds=1)
+    assert log_out(pki.root, "alice", now=now).done
+    assert read_users(pki.layout.users)["alice"].epoch == before.epoch + 1
+
+
+def test_revoked_tokens_are_kept_as_long_as_a_token_may_live(pki: Pki) -> None:
+    now = datetime.now(UTC)
+    assert revoke_tokens(pki.root, ["A" * 22, "B" * 22], now=now) == ["A" * 22, "B" * 22]
+    assert revoke_tokens(pki.root, ["B" * 22], now=now) == []
+    assert revoke_tokens(pki.root, ["C" * 22], now=now + timedelta(days=365)) == ["C" * 22]
+    assert set(read_revoked_tokens(pki.layout.revoked_tokens)) == {"A" * 22, "B" * 22, "C" * 22}
+    assert revoke_tokens(pki.root, ["D" * 22], now=now + timedelta(days=367)) == ["D" * 22]
+    assert set(read_revoked_tokens(pki.layout.revoked_tokens)) == {"C" * 22, "D" * 22}
+    for wrong in ("", "A" * 21, "A" * 23, "../" + "A" * 19, "A" * 22 + "\n"):
+        with pytest.raises(PkiError, match="no token's id"):
+            revoke_tokens(pki.root, ["E" * 22, wrong], now=now)
+    assert "E" * 22 not in read_revoked_tokens(pki.layout.revoked_tokens)
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (["logout", "alice", "--before", "then"], "is no time"),
+        (["logout", "alice", "--before", "2026-01-01T00:00:00"], "no time zone"),
+        (["revoke-token", "short"], "no token's id"),
+    ],
+)
+def test_a_time_or_an_id_that_is_none_is_one_line_and_a_failure(pki: Pki, command: list[str], why: str) -> None:
+    run = [sys.executable, "-m", "jobpki.cli", *command, "--dir", str(pki.root)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert why in done.stderr
+
+
 def test_the_only_administrator_can_be_neither_disabled_nor_removed(pki: Pki) -> None:
     with pytest.raises(PkiError, match="admin is the only administrator and cannot be disabled"):
         disable(pki.root, "admin")
@@ -127,7 +176,7 @@ def test_without_the_authoritys_key_a_user_can_be_removed_and_it_is_told_what_is
 
 
 @pytest.mark.parametrize(
-    "command", [["passwd"], ["disable"], ["enable"], ["remove"], ["renew"], ["revoke"], ["export"]]
+    "command", [["passwd"], ["logout"], ["disable"], ["enable"], ["remove"], ["renew"], ["revoke"], ["export"]]
 )
 def test_a_user_who_is_not_there_is_one_line_and_a_failure(pki: Pki, command: list[str], tmp_path: Path) -> None:
     more = [str(tmp_path / "out")] if command == ["export"] else []
@@ -142,7 +191,13 @@ def test_a_user_who_is_not_there_is_one_line_and_a_failure(pki: Pki, command: li
 
 @pytest.mark.parametrize(
     ("entry", "why"),
-    [({"disabled": "yes"}, "alice.disabled is neither"), ({"epoch": -1}, "alice.epoch"), ({"epoch": True}, "epoch")],
+    [
+        ({"disabled": "yes"}, "alice.disabled is neither"),
+        ({"epoch": -1}, "alice.epoch"),
+        ({"epoch": True}, "epoch"),
+        ({"tokens_from": "then"}, "alice.tokens_from is not"),
+        ({"tokens_from": "2027-01-01T00:00:00"}, "no time zone"),
+    ],
 )
 def test_a_users_file_that_says_neither_yes_nor_no_is_refused(pki: Pki, entry: dict[str, object], why: str) -> None:
     document = json.loads(pki.layout.users.read_text())
@@ -157,6 +212,7 @@ def test_what_is_usual_is_not_written(pki: Pki) -> None:
     write_users(pki.layout.users, users)
     assert read_users(pki.layout.users) == users
     assert "epoch" not in pki.layout.users.read_text()
+    assert "tokens_from" not in pki.layout.users.read_text()
     assert "disabled" not in pki.layout.users.read_text()
 
 

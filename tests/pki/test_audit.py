@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from jobpki.accounts import disable, enable, remove, set_password
+from jobpki.accounts import disable, enable, log_out, remove, set_password
 from jobpki.directory import initialise, issue
 from jobpki.errors import PkiError
 from jobpki.issued import read_issued
 from jobpki.layout import Layout
 from jobpki.renewal import renew_due, renew_one
 from jobpki.revocation import REASONS
-from jobpki.revoking import revoke
+from jobpki.revoking import revoke, revoke_tokens
 from jobpki.rotation import finish, finish_token_key, prepare, rotate_token_key, switch
 from jobpki.users import Role
 from tests.harness.audit import lines, verify
@@ -43,6 +43,8 @@ def test_each_change_has_a_line_and_the_chain_is_whole(pki: Pki) -> None:
     issue(root, "eve", role=Role.VIEWER, now=now, cost=LOW_COST)
     issue(root, "eve", role=Role.OPERATOR, now=now, password="correct horse", cost=LOW_COST)
     set_password(root, "eve", "battery staple", cost=LOW_COST)
+    log_out(root, "eve", now=now)
+    revoke_tokens(root, ["A" * 22], now=now)
     disable(root, "eve")
     enable(root, "eve")
     revoke(root, "eve", reason=REASONS["key-compromise"], now=now)
@@ -50,7 +52,8 @@ def test_each_change_has_a_line_and_the_chain_is_whole(pki: Pki) -> None:
     eve = "user/eve"
     assert after(root, count) == [
         ("certificate.issue", eve), ("user.add", eve), ("user.change", eve), ("user.passwd", eve),
-        ("user.disable", eve), ("user.enable", eve), ("certificate.revoke", None), ("user.remove", eve),
+        ("user.logout", eve), ("token.revoke", None), ("user.disable", eve), ("user.enable", eve),
+        ("certificate.revoke", None), ("user.remove", eve),
         ("bundle.remove", eve),
     ]  # fmt: skip
     (revoked,) = lines(root, what="certificate.revoke")

@@ -15,14 +15,14 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from jobpki import publish
-from jobpki.accounts import disable, enable, remove, set_password
+from jobpki.accounts import disable, enable, log_out, remove, set_password
 from jobpki.bundle import check_bundle, check_server_bundle
 from jobpki.directory import initialise, issue
 from jobpki.layout import Layout
 from jobpki.passwords import password_matches
 from jobpki.renewal import renew_due, renew_one
 from jobpki.revocation import REASONS
-from jobpki.revoking import revoke
+from jobpki.revoking import revoke, revoke_tokens
 from jobpki.rotation import finish, finish_token_key, prepare, rotate_token_key, switch
 from jobpki.users import Role, read_users
 from jobpki.verify import Verification
@@ -52,6 +52,8 @@ RUNS: dict[str, tuple[Run | None, Run]] = {
     "issue": (None, lambda root: issue(root, "bob", role=Role.VIEWER, now=NOW, cost=LOW_COST)),
     "passwd": (None, lambda root: set_password(root, "alice", None, cost=LOW_COST)),
     "passwd given": (None, lambda root: set_password(root, "alice", "correct horse", cost=LOW_COST)),
+    "logout": (None, lambda root: log_out(root, "alice", now=NOW)),
+    "revoke-token": (None, lambda root: revoke_tokens(root, ["A" * 22], now=NOW)),
     "disable": (None, lambda root: disable(root, "alice")),
     "enable": (lambda root: disable(root, "alice"), lambda root: enable(root, "alice")),
     "remove": (None, lambda root: remove(root, "alice", now=NOW)),

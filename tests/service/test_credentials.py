@@ -235,6 +235,7 @@ ENDS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "disabled": (lambda pki: accounts.disable(pki, "alice"), "UNAUTHENTICATED", "USER_DISABLED"),
     "removed": (lambda pki: accounts.remove(pki, "alice", now=now()), "UNAUTHENTICATED", "CERTIFICATE_REVOKED"),
     "password": (lambda pki: accounts.set_password(pki, "alice", "another one"), "UNAUTHENTICATED", "TOKEN_EXPIRED"),
+    "logged out": (lambda pki: accounts.log_out(pki, "alice", now=now()), "UNAUTHENTICATED", "TOKEN_EXPIRED"),
     "token key": (lambda pki: rotation.rotate_token_key(pki, at_once=True), "UNAUTHENTICATED", "TOKEN_MALFORMED"),
     "role": (
         lambda pki: directory.issue(pki, "alice", role=Role.ADMIN, now=now()),

@@ -19,6 +19,7 @@ from jobpki.access import read_public, read_secret
 from jobpki.bundle import load_certificates
 from jobpki.layout import CA_FILE, Layout
 from jobpki.revocation import Identifier, Revoked, read_revoked
+from jobpki.revokedtokens import read_revoked_tokens
 from jobworker.server.errors import AuthReason, PermissionDeniedError, UnauthenticatedError
 from jobworker.server.identity.certificate import HEALTH, Certificates
 from jobworker.server.identity.current import Current
@@ -46,7 +47,7 @@ class Identity:
         monotonic: Callable[[], float],
         on_problem: Callable[[str], object],
     ) -> None:
-        """Reads the token keys, the users file and the CRL; each is read again when it changes.
+        """Reads the token keys, the users file, the CRL and the revoked tokens; each is read again when it changes.
 
         Args:
             pki: the PKI folder.
@@ -73,10 +74,15 @@ class Identity:
         revoked = Current(
             layout.crl, ca, read=partial(_revoked, layout.crl, ca), what="the revocations", on_problem=on_problem
         )
+        tokens = layout.revoked_tokens
+        self._revoked_tokens = Current(
+            tokens, read=partial(read_revoked_tokens, tokens), what="the revoked tokens", on_problem=on_problem
+        )
         self._files: dict[str, Current[Any]] = {
             "token_keys": self._keys,
             "users": self._users.file,
             "revocations": revoked,
+            "revoked_tokens": self._revoked_tokens,
         }
         self._certificates = Certificates(trust_domain=trust_domain, revoked=revoked.get)
         self.trust(read_public(ca))
@@ -151,6 +157,10 @@ class Identity:
             )
         if claims.login != login_stamp(user):
             message = "the password was changed, or the user was disabled, since the login: log in again"
+            raise UnauthenticatedError(AuthReason.TOKEN_EXPIRED, message, token_id=claims.token_id)
+        is_before = user.tokens_from is not None and claims.issued_at < user.tokens_from.timestamp()
+        if is_before or claims.token_id in self._revoked_tokens.get():
+            message = "the token was revoked: log in again"
             raise UnauthenticatedError(AuthReason.TOKEN_EXPIRED, message, token_id=claims.token_id)
         if user.role < least:
             message = f"this takes the role {least}; {certificate.user} is {user.role}"

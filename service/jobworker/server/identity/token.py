@@ -34,10 +34,11 @@ class IssuedToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """What a good token says; `expires_at` in seconds since 1970."""
+    """What a good token says; times in seconds since 1970."""
 
     user: str
     token_id: str
+    issued_at: float
     expires_at: float
     login: str  # see users.login_stamp; empty in a token of a version before it
 
@@ -141,12 +142,17 @@ class Tokens:
             )
         except (jwt.InvalidTokenError, ValueError) as error:  # ValueError: text that no header can be made of
             raise _malformed("the token is not one of this service") from error
-        confirmation, expires_at, login = claims["cnf"], claims["exp"], claims.get("login", "")
-        if not (isinstance(confirmation, dict) and isinstance(expires_at, int | float) and isinstance(login, str)):
+        confirmation, login = claims["cnf"], claims.get("login", "")
+        times = claims["iat"], claims["exp"]
+        are_times = all(isinstance(time, int | float) for time in times)
+        if not (isinstance(confirmation, dict) and are_times and isinstance(login, str)):
             raise _malformed("the token is not one of this service")
         if confirmation.get("jkt") != thumbprint:
             raise _foreign("the token is bound to the key of another certificate", claims["jti"])
-        return TokenClaims(user=claims["sub"], token_id=claims["jti"], expires_at=float(expires_at), login=login)
+        issued_at, expires_at = map(float, times)
+        return TokenClaims(
+            user=claims["sub"], token_id=claims["jti"], issued_at=issued_at, expires_at=expires_at, login=login
+        )
 
     def _remember(self, cached: tuple[str, str], claims: TokenClaims) -> None:
         self._checked[cached] = claims
