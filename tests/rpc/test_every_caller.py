@@ -23,7 +23,7 @@ from jobpki import directory, keys
 from jobpki.accounts import disable, remove, set_password
 from jobpki.layout import Layout
 from jobpki.revocation import REASONS
-from jobpki.revoking import revoke
+from jobpki.revoking import revoke, revoke_tokens
 from jobpki.users import Role, read_users, write_users
 from jobworker.client.ids import new_correlation_id
 from jobworker.v1 import admin_pb2, auth_pb2, job_pb2, query_pb2, schedule_pb2
@@ -43,6 +43,7 @@ INVALID = ("INVALID_ARGUMENT", "")
 MISSING = ("NOT_FOUND", "")
 DENIED = ("PERMISSION_DENIED", "ROLE_INSUFFICIENT")
 NO_HANDSHAKE = ("UNAVAILABLE", "")
+REVOKED = "R" * 22  # the id of a token
 NEVER = new_correlation_id(time.time_ns() // 1_000_000)  # of a batch that there has not been
 HTTP = {200: "OK", 400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
 
@@ -129,8 +130,8 @@ CALLERS = [
     "no certificate", "another authority's certificate", "health check", "no token", "malformed token", "viewer",
     "operator", "admin", "a token that the test has signed", "another's token", "another's certificate",
     "an admin's token", "another key of the same user", "revoked certificate", "disabled user", "removed user",
-    "user not in the file", "password changed since", "expired token", "wrong audience", "wrong issuer", "wrong kid",
-    "no kid", "no alg", "HS256", "another key with our kid",
+    "user not in the file", "password changed since", "expired token", "revoked token", "wrong audience", "wrong issuer",
+    "wrong kid", "no kid", "no alg", "HS256", "another key with our kid",
 ]  # fmt: skip
 
 
@@ -199,6 +200,7 @@ def _made(own: Service, folder: Path) -> dict[str, Caller]:
     (stranger / "ca.crt").write_bytes((own.pki / "ca/ca.crt").read_bytes())
     malformed, foreign = _unauthenticated("TOKEN_MALFORMED"), _unauthenticated("TOKEN_FOREIGN")
     sign = Tokens(own.pki, alice.token)
+    revoke_tokens(own.pki, [REVOKED], now=datetime.now(UTC))
     return {
         "no certificate": Caller(None, alice.token, always=NO_HANDSHAKE),
         "another authority's certificate": Caller(stranger, alice.token, always=NO_HANDSHAKE),
@@ -221,6 +223,7 @@ def _made(own: Service, folder: Path) -> dict[str, Caller]:
         "user not in the file": operator("user not in the file", with_token=_unauthenticated("USER_UNKNOWN")),
         "password changed since": operator("password changed since", with_token=_unauthenticated("TOKEN_EXPIRED")),
         "expired token": replace(alice, token=sign(exp=time.time() - 1), with_token=_unauthenticated("TOKEN_EXPIRED")),
+        "revoked token": replace(alice, token=sign(jti=REVOKED), with_token=_unauthenticated("TOKEN_EXPIRED")),
         "wrong audience": replace(alice, token=sign(aud="spiffe://jobworker/other"), with_token=malformed),
         "wrong issuer": replace(alice, token=sign(iss="spiffe://elsewhere/server"), with_token=malformed),
         "wrong kid": replace(alice, token=sign(kid="another"), with_token=malformed),
