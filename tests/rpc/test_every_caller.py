@@ -130,8 +130,8 @@ CALLERS = [
     "no certificate", "another authority's certificate", "health check", "no token", "malformed token", "viewer",
     "operator", "admin", "a token that the test has signed", "another's token", "another's certificate",
     "an admin's token", "another key of the same user", "revoked certificate", "disabled user", "removed user",
-    "user not in the file", "password changed since", "expired token", "revoked token", "wrong audience", "wrong issuer",
-    "wrong kid", "no kid", "no alg", "HS256", "another key with our kid",
+    "user not in the file", "password changed since", "expired token", "revoked token", "wrong audience",
+    "wrong issuer", "wrong kid", "no kid", "no alg", "HS256", "another key with our kid",
 ]  # fmt: skip
 
 
