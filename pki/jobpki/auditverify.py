@@ -6,6 +6,7 @@ somebody who may. A copy elsewhere shows that, or the last hash if it was kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,10 @@ class Verified:
     last: Link = field(default_factory=Link)
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+
+# What is shown at a terminal; a line that was tampered with may hold anything.
+_TIME = re.compile("[0-9T:.+Z-]{1,40}")
 
 
 class _EnoughError(Exception):
@@ -119,7 +124,7 @@ class _Walk:
             if line is not None and line.is_closing and line.closes(b"".join(piece for _, piece in self._torn)):
                 self.found.notes.append(
                     f"{self._torn[0][0]}: a crash has torn the end of the log here; line {place.number} closed it at "
-                    f"{line.event.get('time')}"
+                    f"{_time(line)}"
                 )
                 self._torn.clear()
                 self._line(place, line)
@@ -156,10 +161,10 @@ class _Walk:
             self._fault(f"{self._place}: its hash is not the one that {place} holds: one of the two was changed")
         self._last, self._place = line.link, place
         self.found.last = line.link
-        self.found.end = str(line.event.get("time", ""))
+        self.found.end = _time(line)
 
     def _first(self, place: Place, line: Line) -> None:
-        self.found.begin = str(line.event.get("time", ""))
+        self.found.begin = _time(line)
         if line.number > 1:
             self.found.notes.append(f"{place}: begins with number {line.number}: older files are not here")
         elif line.number < 1 or line.previous != START:
@@ -169,3 +174,8 @@ class _Walk:
         self.found.faults.append(text)
         if len(self.found.faults) >= FAULTS_MOST:
             raise _EnoughError
+
+
+def _time(line: Line) -> str:
+    found = line.event.get("time")
+    return found if isinstance(found, str) and _TIME.fullmatch(found) else "?"

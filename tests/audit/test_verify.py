@@ -143,6 +143,14 @@ def test_a_large_file_of_garbage_is_told_soon(tmp_path: Path) -> None:
     assert "NOT OK: 20 or more faults" in done.stdout
 
 
+def test_what_somebody_has_written_into_a_line_does_not_reach_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").write_bytes(encode({"time": "\x1b]0;x\x07\ud800", "what": "\x1b[2J"}, Link())[0])
+    done = verify(tmp_path)
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "OK: 1 lines in 1 files, ? to ?" in done.stdout
+
+
 def test_nothing_to_read_is_status_2(tmp_path: Path) -> None:
     done = verify(tmp_path)
     assert done.returncode == 2
