@@ -23,9 +23,6 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from jobpki import bundle, keys
-from jobpki.auditchain import Link, encode, torn
-from jobpki.auditfile import NAME, AuditFile
-from jobpki.auditverify import summary, verify
 from jobpki.authority import make_authority
 from jobpki.errors import PkiError
 from jobpki.issued import parse_issued
@@ -47,13 +44,13 @@ from jobworker.server.rpc.parse import parse
 from jobworker.server.slices import Slices
 from jobworker.server.store import frames, gaps, results
 from jobworker.server.store.batchfile import BatchWriter, Digest, encode_spec
-from jobworker.server.store.disk import Disk
 from jobworker.server.store.ends import read_ends
 from jobworker.server.store.finished import FinishedBatch
 from jobworker.server.store.replay import apply_line, read_batch
 from jobworker.server.store.stored import stored_in
 from jobworker.server.telemetry import tracecontext
 from jobworker.v1 import query_pb2, schedule_pb2
+from tests.fuzz import auditlog
 
 ID = "01920000-0000-7000-8000-000000000001"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -321,25 +318,6 @@ def details() -> bytes:
     return found.SerializeToString()
 
 
-def audit_lines() -> bytes:
-    """A few, of which one closes what a crash tore."""
-    first, link = encode({"time": "2026-01-01T00:00:00Z", "what": "login"}, Link())
-    torn_end = b'{"time":"2026\n'
-    second, link = encode({"time": "2026-01-01T00:00:01Z", **torn(torn_end)}, link)
-    return first + torn_end + second + encode({"what": "submit"}, link)[0]
-
-
-def audit_log(path: str) -> None:
-    """Checked; then gone on with, and checked again: what was no fault before is none after."""
-    before = verify([Path(path)])
-    summary(before).encode()
-    file = AuditFile(str(Path(path).parent), storage=Disk(), max_bytes=1 << 20, files=1, time=lambda: "")
-    file.append([{"what": "login"}], sync=False)
-    file.close()
-    after = verify([Path(path)])
-    assert before.faults or not after.faults
-
-
 def jsons(*values: object) -> list[bytes]:
     """As text."""
     return [json.dumps(value).encode() for value in values]
@@ -387,7 +365,7 @@ TARGETS: dict[str, Target] = {
     "a batch": Target(read_all, lambda: [batch_file()], (DamagedError, InvalidRequestError)),
     "results": Target(in_file("results", result_lines), lambda: [RESULTS]),
     "finished results": Target(finished_results, lambda: [RESULTS, RESULTS[: RESULTS.rindex(b"{")]], (DamagedError,)),
-    "an audit log": Target(in_file(NAME, audit_log), lambda: [audit_lines()]),
+    "an audit log": Target(in_file(auditlog.NAME, auditlog.read), lambda: [auditlog.lines()]),
     "the commit log": Target(commit_log, lambda: [segment()], (frames.FormatError,)),
     "the gaps of a log": Target(
         in_file("log.gaps", lambda path: gaps.read(path.removesuffix(".gaps"))),
