@@ -179,6 +179,33 @@ async def test_another_proxy_is_named_without_its_password(bundle: Path, monkeyp
     )
 
 
+async def test_a_handshake_through_a_proxy_fails_at_once(
+    peer: Peer, pki: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        there_reader, there_writer = await asyncio.open_connection("localhost", peer.port)
+        await asyncio.gather(pipe(reader, there_writer), pipe(there_reader, writer))
+
+    async with await asyncio.start_server(tunnel, "127.0.0.1", 0) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+        async with Client(address="jobs.invalid:50051", bundle=bundle, server_name="localhost") as client:
+            assert (await client.get(ID)).correlation_id == ID
+        shutil.copy(pki.with_name("other") / "clients/admin/ca.crt", bundle / "ca.crt")
+        error = await refusal("jobs.invalid:50051", bundle, server_name="localhost")
+    assert isinstance(error, HandshakeError)
+    assert str(error) == "the TLS handshake failed: CERTIFICATE_VERIFY_FAILED"
+
+
+async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while piece := await reader.read(1 << 16):
+            writer.write(piece)
+            await writer.drain()
+    writer.close()
+
+
 @pytest.mark.parametrize(
     ("host", "environment", "variable"),
     [

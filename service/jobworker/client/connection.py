@@ -114,10 +114,10 @@ class Connection:
         if now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = now
             self._cause = await asyncio.to_thread(self._finder.find, self.links.newest.bundle, os.environ)
-        if self._cause is None:
-            return error
-        if self._cause.kind == "lasting":
+        if self._cause is not None and self._cause.kind == "lasting":
             return HandshakeError(self._cause.words)
+        if self._cause is None or isinstance(error, HandshakeError):  # the latter: through a proxy, say
+            return error
         lasting = self._cause.kind == "name" and not self._reached
         return UnreachableError(self._cause.words) if lasting else UnavailableError(self._cause.words)
 
