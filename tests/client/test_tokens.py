@@ -93,6 +93,22 @@ async def test_a_wait_and_a_list_go_on_with_another_token(peer: Peer) -> None:
     assert peer.tokens == 3
 
 
+async def test_a_list_of_jobs_goes_on_behind_the_last_that_was_told(peer: Peer) -> None:
+    peer.jobs = 10
+    away = Abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    async with logged_in(peer) as client:
+        peer.search_cuts = [(3, ended("TOKEN_EXPIRED")), (7, ended("TOKEN_EXPIRED")), (7, away), (9, away)]
+        assert [job.index async for job in client.jobs(ID)] == list(range(10))
+        peer.search_cuts = [(3, ended("TOKEN_EXPIRED"))]
+        with pytest.raises(UnauthenticatedError):  # with logs it cannot be known what of one was told
+            async for _ in client.search(ID):
+                pass
+        peer.search_cuts = [(3, ended("USER_DISABLED"))]
+        with pytest.raises(UnauthenticatedError, match="as told"):
+            async for _ in client.jobs(ID):
+                pass
+
+
 async def test_an_upload_is_sent_again_where_it_can_be_whole(peer: Peer) -> None:
     jobs = [JobRequest(command="true")] * 3
     async with logged_in(peer) as client:

@@ -74,6 +74,8 @@ class Peer(
     requests: list[query_pb2.StreamLogsRequest] = field(default_factory=list)
     accepted: dict[str, list[bytes]] = field(default_factory=dict)
     certificates: list[bytes] = field(default_factory=list)  # that each call came with
+    jobs: int = 0  # that SearchJob tells
+    search_cuts: list[tuple[int, Abort]] = field(default_factory=list)  # before which job, and how, a call in turn
     running: int = 0  # so many more times a batch is told to be running
     submits: int = 0
     lose_answers: int = 0  # of submits: accepted, and the answer lost
@@ -176,6 +178,16 @@ class Peer(
         page = int(request.page_token or 0)
         batch = job_pb2.Batch(name=f"batch {page}")
         return query_pb2.ListBatchesResponse(batches=[batch], next_page_token=str(page + 1) if page < 2 else "")
+
+    async def SearchJob(
+        self, request: query_pb2.SearchJobRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[query_pb2.SearchJobResponse]:
+        await self._let_in(context)
+        at, cut = self.search_cuts.pop(0) if self.search_cuts else (self.jobs, None)
+        for index in range(self.jobs):
+            if index == at and cut is not None:
+                await cut.on(context)
+            yield query_pb2.SearchJobResponse(job=job_pb2.Job(index=index), last=True)
 
     async def StreamLogs(
         self, request: query_pb2.StreamLogsRequest, context: grpc.aio.ServicerContext

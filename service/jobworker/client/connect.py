@@ -188,7 +188,7 @@ class Client:
         snapshot: bool = False,
     ) -> AsyncGenerator[SearchJobResponse, None]:
         """Each job in index order with its log as text, a long one over several messages; followed to the batch's end,
-        unless `snapshot`. A cut is raised: `follow` is what mends them.
+        unless `snapshot`. A cut is raised where there are logs: `follow` is what mends them.
         """
         request = SearchJobRequest(
             correlation_id=correlation_id, job_index=job_index, state=state, omit_log=omit_log, snapshot=snapshot

@@ -69,17 +69,24 @@ async def wait(
 
 
 async def search(connection: Connection, request: SearchJobRequest) -> AsyncGenerator[SearchJobResponse, None]:
-    """What SearchJob tells. A call that fails before it told anything is made again, as `Connection.call` does."""
+    """What SearchJob tells. A call that fails before it told anything is made again, as `Connection.call` does; without
+    logs, when each job is one message, also one that is cut later: it goes on behind the last job that was told."""
     backoff = Backoff(patience_seconds=connection.patience_seconds)
     tries = Tries(connection)
     begun = False
+    last = -1  # index of a job
     while True:
+        behind = last
         try:
             async with tries.one() as (link, pairs):
                 call = link.query.SearchJob(request, metadata=pairs)
                 try:
                     async for response in call:
-                        begun = True
+                        if request.omit_log and response.job.index <= behind:
+                            continue
+                        begun, last = True, response.job.index
+                        backoff.progress()
+                        tries.progress()
                         yield response
                 finally:
                     call.cancel()
@@ -87,7 +94,7 @@ async def search(connection: Connection, request: SearchJobRequest) -> AsyncGene
             error = await connection.failure(raw)
         else:
             return
-        if begun:
+        if begun and not request.omit_log:
             raise error
         left = await tries.mend(error)
         if left is None:
