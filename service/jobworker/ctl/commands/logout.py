@@ -17,7 +17,7 @@ def logout(
 ) -> int:
     """Forget the token of this service and certificate.
 
-    It is removed from this machine. Where somebody may have copied it, change the password: that ends every token.
+    It is removed from this machine. Where somebody may have copied it, an administrator ends it: jobpki logout NAME.
     """
     shared = Context.of(context)
 
