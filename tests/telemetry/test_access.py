@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +20,7 @@ from tests.harness.pki import client_context, make_pki
 from tests.harness.refusal import refused
 from tests.harness.rest import Rest
 from tests.harness.service import Service, running
+from tests.harness.wait import until
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,30 @@ def test_connections_and_failed_handshakes_are_counted(
     grows(3, "jobworker_tls_connections_total", listener="rest")
     grows(2, "jobworker_tls_connections_total", listener="grpc")
     grows(3, "jobworker_tls_handshake_failures_total", listener="rest")
+    for words in ("peer did not return a certificate", "the client's certificate is refused: ", "http request"):
+        until(lambda words=words: any(words in cause for cause in causes(own)), words)
+    assert all(cause.startswith("127.0.0.1: ") for cause in causes(own))
+
+
+def failed(own: Service) -> list[dict[str, Any]]:
+    """The lines of the log on handshakes that failed."""
+    found = map(json.loads, (own.folder / "logs" / "service.jsonl").read_text().splitlines())
+    return [line for line in found if line["event"] == "handshakes failed"]
+
+
+def causes(own: Service) -> list[str]:
+    return [cause for line in failed(own) for cause in line["causes"]]
+
+
+def test_many_failed_handshakes_are_a_line_or_two(own: Service) -> None:
+    before, lines = (sum(line["connections"] for line in failed(own)), len(failed(own)))
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", own.rest_port)) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while plain.recv(1000):
+                pass
+    until(lambda: sum(line["connections"] for line in failed(own)) == before + 50, "each is told")
+    assert len(failed(own)) - lines < 10
 
 
 def _fail(port: int, context: ssl.SSLContext) -> None:

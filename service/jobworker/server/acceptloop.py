@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobworker.server.handshakes import FailedHandshakes
 from jobworker.server.strangers import Strangers, site_of
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ class StrangerLimits:
 class Arrival:
     """A connection on its way in. The protocol says when it is `admitted`, and that it has `left`."""
 
-    __slots__ = ("_loop", "came_at", "sock", "timer", "transport")
+    __slots__ = ("_loop", "address", "came_at", "sock", "timer", "transport")
 
-    def __init__(self, loop: AcceptLoop, sock: socket.socket, came_at: float) -> None:
+    def __init__(self, loop: AcceptLoop, sock: socket.socket, address: str, came_at: float) -> None:
         self._loop = loop
         self.sock = sock
+        self.address = address
         self.came_at = came_at
         self.timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.WriteTransport | None = None  # what the protocol writes to, once there is one
@@ -91,6 +93,7 @@ class AcceptLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = log
         self._name = name
+        self._failed = FailedHandshakes(log=log, listener=name)
         self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._listening: socket.socket | None = None
@@ -114,6 +117,7 @@ class AcceptLoop:
             self._listening = None
         while (stranger := self._strangers.worst()) is not None:
             self._send_away(stranger)
+        self._failed.close()
 
     def forget(self, arrival: Arrival) -> None:
         """It is no stranger any more."""
@@ -135,12 +139,13 @@ class AcceptLoop:
                     self._exhausted(error)
                 return  # what was wrong with that connection (accept(2), "Error handling")
             sock.setblocking(False)
-            if not self._take(sock, site_of(address[0])):
+            if not self._take(sock, address[0]):
                 return
 
-    def _take(self, sock: socket.socket, site: str) -> bool:
+    def _take(self, sock: socket.socket, address: str) -> bool:
         """Takes one more, and sends away whoever is too many; False: nobody else is taken for now."""
-        arrival = Arrival(self, sock, self._loop.time())
+        site = site_of(address)
+        arrival = Arrival(self, sock, address, self._loop.time())
         self._strangers.add(arrival, site)
         arrival.timer = self._loop.call_later(self._seconds, self._send_away, arrival)
         self._silent.add(arrival)
@@ -186,7 +191,9 @@ class AcceptLoop:
                 ssl=self.tls,
                 ssl_handshake_timeout=None if self.tls is None else self._seconds,
             )
-        except (OSError, TimeoutError):  # ssl.SSLError is one
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is one
+            if self.tls is not None and isinstance(error, (ssl.SSLError, TimeoutError)):
+                self._failed.add(arrival.address, error)
             self.forget(arrival)
             arrival.sock.close()
 
