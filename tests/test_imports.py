@@ -34,15 +34,16 @@ LAW: dict[str, set[str]] = {
     "server/strangers": set(),
     "server/model": {"server/ids"},
     "server/clocks": set(),
+    "server/rights": set(),
     "server/slices": {"server/threads"},
     "server/serialthread": {"server/slices", "server/threads"},
     "server/threads": set(),
-    "server.config": {"server.store", "server.telemetry", "server/errors"},
+    "server.config": {"jobpki", "server.store", "server.telemetry", "server/errors", "server/rights"},
     "server.telemetry": {
         "jobpki", "server/acceptloop", "server/errors", "server/ids", "server/listening", "server/model",
         "server/threads",
     },
-    "server.identity": {"jobpki", "server/errors", "server/threads"},
+    "server.identity": {"jobpki", "server/errors", "server/rights", "server/threads"},
     "server.audit": {"jobpki", "server.rpc", "server.telemetry", "server/serialthread"},
     "server/ownlogs": {
         "server.audit", "server.config", "server.identity", "server.rpc", "server.store", "server.telemetry",

@@ -63,7 +63,7 @@ def init(  # noqa: PLR0917 - typer passes options by name
         list[str] | None,
         typer.Option(
             metavar="NAME[:ROLE]",
-            help=f"A user beside {ADMIN!r}; may be repeated. ROLE is viewer, operator (as without) or admin.",
+            help=f"A user beside {ADMIN!r}; may be repeated. ROLE as of `issue`; without it, operator.",
         ),
     ] = None,
     trust_domain: Annotated[
@@ -100,7 +100,10 @@ def issue(  # noqa: PLR0917 - typer passes options by name
     name: UserArgument,
     role: Annotated[
         str | None,
-        typer.Option(metavar="ROLE", help="viewer, operator or admin. [default: as it is; of a new user: operator]"),
+        typer.Option(
+            metavar="ROLE",
+            help="viewer, operator, admin, or one of auth.roles. [default: as it is; of a new user: operator]",
+        ),
     ] = None,
     root: DirOption = DEFAULT_DIR,
     password_file: Annotated[

@@ -114,14 +114,19 @@ class Completion:
         for name, role in wanted.items():
             if name not in users:
                 added[name] = self._new_user(name, role)
+                self._note_role(name, role)
             else:
                 self._client_bundle(name, password=None)
-                if users[name].role is not role:
+                if users[name].role != role:
                     self.result.notes.append(f"{name} stays {users[name].role}: `jobpki issue` changes roles")
         if added:
             self._write_users(users | added)
             for name, user in added.items():
                 record(self._layout, "user.add", subject=f"user/{name}", role=str(user.role))
+
+    def _note_role(self, name: str, role: Role) -> None:
+        if role.is_configured:
+            self.result.notes.append(f"{name} may do what auth.roles of the service gives the role {role}, and no more")
 
     def user(self, name: str, role: Role | None, password: str | None) -> None:
         """One user's entry and bundle as asked for. `role`: None: that of one who is there, or operator.
@@ -133,8 +138,9 @@ class Completion:
         old = users.get(name)
         if role is None:
             role = Role.OPERATOR if old is None else old.role
-        if role is not Role.ADMIN:
+        if role != Role.ADMIN:
             demand_another_admin(users, name, f"become {role}")
+        self._note_role(name, role)
         if old is None and password is None:
             new = self._new_user(name, role)
         else:
@@ -266,9 +272,9 @@ def demand_another_admin(users: Mapping[str, User], name: str, deed: str) -> Non
     Raises:
         PkiError: this is the only one who can be; `deed`: what it was to do.
     """
-    if name in users and users[name].role is Role.ADMIN and not users[name].disabled:
+    if name in users and users[name].role == Role.ADMIN and not users[name].disabled:
         others = (user for other, user in users.items() if other != name)
-        if not any(user.role is Role.ADMIN and not user.disabled for user in others):
+        if not any(user.role == Role.ADMIN and not user.disabled for user in others):
             raise PkiError(f"{name} is the only administrator and cannot {deed}")
 
 

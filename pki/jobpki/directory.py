@@ -124,6 +124,6 @@ def usual_names() -> list[str]:
 def _wanted_users(users: Mapping[str, Role]) -> dict[str, Role]:
     for name in users:
         check_user_name(name)
-    if users.get(ADMIN, Role.ADMIN) is not Role.ADMIN:
+    if users.get(ADMIN, Role.ADMIN) != Role.ADMIN:
         raise PkiError(f"the user {ADMIN!r} is the first administrator and cannot be {users[ADMIN]}")
     return {ADMIN: Role.ADMIN, **users}

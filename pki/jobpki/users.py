@@ -12,11 +12,12 @@ The service reads it at each call (through a cache), so it is replaced whole and
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import IntEnum
 from pathlib import Path
+from typing import ClassVar
 
 from jobpki.access import read_secret
 from jobpki.errors import PkiError
@@ -24,29 +25,38 @@ from jobpki.profiles import is_user_name
 from jobpki.publish import publish_file
 
 _VERSION = 1
+ROLE_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
 
 
-class Role(IntEnum):
-    """What a user may do; each includes those below it."""
+class Role(str):
+    """A role's name. Three are always there; what others may do is in the service's configuration."""
 
-    VIEWER = 1  # reads its own
-    OPERATOR = 2  # also submits and cancels its own
-    ADMIN = 3  # everything, and everyone's
-
-    def __str__(self) -> str:
-        return self.name.lower()
+    __slots__ = ()
+    VIEWER: ClassVar[Role]  # reads its own
+    OPERATOR: ClassVar[Role]  # also submits and cancels its own
+    ADMIN: ClassVar[Role]  # everything, and everyone's
 
     @classmethod
     def parse(cls, text: str) -> Role:
         """The role of this name.
 
         Raises:
-            PkiError: there is none.
+            PkiError: none can be called so.
         """
-        for role in cls:
-            if text == str(role):
-                return role
-        raise PkiError(f"{text!r} is no role: viewer, operator or admin")
+        if re.fullmatch(ROLE_PATTERN, text) is None:
+            raise PkiError(
+                f"{text!r} is no role: viewer, operator, admin, or the name of one in the service's configuration, of "
+                "lower-case letters, digits, - and _"
+            )
+        return next((role for role in _OWN if role == text), cls(text))
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether it is none of the three."""
+        return self not in _OWN
+
+
+_OWN = Role.VIEWER, Role.OPERATOR, Role.ADMIN = Role("viewer"), Role("operator"), Role("admin")
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,7 @@ class Verification:
             users = read_users(layout.users)
         except PkiError:
             return
-        if not any(user.role is Role.ADMIN and not user.disabled for user in users.values()):
+        if not any(user.role == Role.ADMIN and not user.disabled for user in users.values()):
             self._fault("has no administrator who may log in", layout.users, f"run: jobpki enable admin {self._run}")
         for name in sorted(bundles.keys() - users.keys()):
             mend = f"run: jobpki remove {name} {self._run}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.server.config.keys import KEYS, flat
+from jobworker.server.config.keys import KEYS, flat, in_words
 from jobworker.server.config.places import line_of
 from jobworker.server.config.sources import ConfigError, File, Source, combine, load, read
 
@@ -150,3 +150,22 @@ def test_the_line_of_a_key_is_found_in_a_long_file() -> None:
     assert line_of(text, ("a", "last")) == text.count("\n") + 1
     assert line_of(text, ("a", "k7")) == 302 + 3 * 7
     assert line_of(text, ("a", "no")) is None
+
+
+def test_roles_are_a_table_or_words_and_each_mistake_in_them_is_told() -> None:
+    text = '[auth.roles]\nci = ["submit", "read_own"]\nauditor = ["read_all"]\nnothing = []\n'
+    settings = combine(File(FILE, text.encode()), {}, {}).settings
+    words = in_words(flat(settings)["auth.roles"])
+    assert settings.auth.roles == {"ci": ("submit", "read_own"), "auditor": ("read_all",), "nothing": ()}
+    assert load(None, {"JOBWORKER_AUTH__ROLES": words}).settings.auth.roles == settings.auth.roles
+    assert combine(File(None), {}, {"auth.roles": words}).settings.auth.roles == settings.auth.roles
+    assert load(None, {"JOBWORKER_AUTH__ROLES": "none"}).settings.auth.roles == {}
+    for wrong, why in (
+        ("admin=submit", "admin is a role of the service's own"),
+        ("ci=submit,everything", "should be 'submit', 'read_own'"),
+        ("Ci=submit", "should match pattern"),
+        ("ci=submit:ci=read_all", "names a role twice"),
+    ):
+        (told,) = problems("", {"JOBWORKER_AUTH__ROLES": wrong})
+        assert told.startswith("JOBWORKER_AUTH__ROLES: auth.roles: "), told
+        assert why in told

@@ -31,7 +31,7 @@ ID = "01940000-0000-7000-8000-000000000000"
 READS = [
     ["get", ID], ["get", "-o", "json", ID], ["ls"], ["ls", "-o", "json"], ["admin", "status"],
     ["admin", "status", "-o", "json"], ["admin", "config", "show"], ["admin", "config", "show", "-o", "json"],
-    ["admin", "retention", "--dry-run"],
+    ["admin", "retention", "--dry-run"], ["whoami"], ["whoami", "-o", "json"],
 ]  # fmt: skip
 DEEDS = [
     ["submit", "true"], ["submit", "-o", "json", "true"], ["run", "true"], ["logs", ID], ["wait", ID], ["cancel", ID],

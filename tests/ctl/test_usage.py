@@ -15,7 +15,7 @@ from jobworker.ctl.output import format_bytes
 from tests.harness.jobctl import Jobctl
 from tests.harness.pki import make_pki
 
-COMMANDS = ["login", "logout", "submit", "run", "get", "logs", "wait", "cancel", "ls"]
+COMMANDS = ["login", "logout", "whoami", "submit", "run", "get", "logs", "wait", "cancel", "ls"]
 
 
 def test_help_names_every_command_and_the_exit_codes(jobctl: Jobctl) -> None:

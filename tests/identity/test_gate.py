@@ -15,7 +15,7 @@ from jobpki.errors import PkiError
 from jobpki.users import Role
 from jobworker.server.errors import AuthReason, ExhaustedError, PermissionDeniedError, UnauthenticatedError
 from jobworker.server.identity.gate import Identity
-from jobworker.server.identity.roles import LEAST_ROLE
+from jobworker.server.identity.roles import RIGHTS
 from jobworker.server.identity.tls import load_tls
 from jobworker.v1 import admin_pb2, auth_pb2, query_pb2, schedule_pb2
 from tests.harness.forge import forge
@@ -83,7 +83,7 @@ def refused(identity: Identity, reason: AuthReason, pem: bytes | None, authoriza
 async def test_a_login_opens_the_door(identity: Identity, pki: Pki, clock: Clock) -> None:
     token = await bearer(identity, pki, "alice")
     principal = identity.authenticate(method=EXECUTE, certificate_pem=pki.certificate_pem("alice"), authorization=token)
-    assert (principal.user, principal.role, principal.is_admin) == ("alice", Role.OPERATOR, False)
+    assert (principal.user, principal.role, principal.sees_all) == ("alice", Role.OPERATOR, False)
     assert principal.token_expires_at == int(clock.now + LIFETIME_SECONDS)
     assert principal.expires_at == principal.token_expires_at
     assert principal.certificate_expires_at > principal.token_expires_at
@@ -109,7 +109,7 @@ def test_the_table_names_every_method_of_the_service() -> None:
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
-    assert methods == {name for name in LEAST_ROLE if name.startswith("/jobworker.")}
+    assert methods == {name for name in RIGHTS if name.startswith("/jobworker.")}
 
 
 def test_health_takes_a_certificate_and_no_token(identity: Identity, pki: Pki) -> None:
@@ -177,7 +177,7 @@ async def test_a_role_that_is_taken_away_is_gone_at_the_next_call(identity: Iden
     token, pem = await bearer(identity, pki, "alice"), pki.certificate_pem("alice")
     identity.authenticate(method=EXECUTE, certificate_pem=pem, authorization=token)
     issue(pki.root, "alice", role=Role.VIEWER, now=datetime.now(UTC), cost=LOW_COST)
-    with pytest.raises(PermissionDeniedError, match="takes the role operator; alice is viewer") as caught:
+    with pytest.raises(PermissionDeniedError, match="takes the right submit; alice is viewer") as caught:
         identity.authenticate(method=EXECUTE, certificate_pem=pem, authorization=token)
     assert caught.value.reason is AuthReason.ROLE_INSUFFICIENT
 
@@ -300,6 +300,6 @@ def test_a_file_of_its_own_that_is_no_good_stops_the_start(pki: Pki, name: str, 
 def test_the_certificate_of_the_health_check_opens_the_check_alone(identity: Identity, pki: Pki) -> None:
     pem = (pki.layout.health / "tls.crt").read_bytes()
     assert identity.authenticate(method=HEALTH, certificate_pem=pem, authorization=None).role is None
-    for method in sorted({*LEAST_ROLE, UNKNOWN} - {HEALTH}):
+    for method in sorted({*RIGHTS, UNKNOWN} - {HEALTH}):
         with pytest.raises(PermissionDeniedError):
             identity.authenticate(method=method, certificate_pem=pem, authorization=None)

@@ -57,8 +57,8 @@ def test_what_cannot_be_done_is_one_line_and_a_failure(tmp_path: Path) -> None:
     for arguments in (
         ["issue", "alice", "--role", "viewer"],
         ["issue", "../alice", "--role", "viewer"],
-        ["issue", "alice", "--role", "king"],
-        ["init", "--user", "alice:king"],
+        ["issue", "alice", "--role", "King"],
+        ["init", "--user", "alice:a king"],
         ["init", "--san", "no name"],
         ["init", "--trust-domain", "A/b"],
         ["list"],

@@ -47,14 +47,20 @@ REVOKED = "R" * 22  # the id of a token
 NEVER = new_correlation_id(time.time_ns() // 1_000_000)  # of a batch that there has not been
 HTTP = {200: "OK", 400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
 
-HEALTH_CHECK, CERTIFICATE, VIEWER, OPERATOR, ADMIN = range(5)  # what a method takes; each has what is before it, too
+# What a method takes: a certificate, also that of the health check; one of a user; a token; or a right, the same for
+# one's own batches and for everyone's.
+HEALTH_CHECK, CERTIFICATE, TOKEN = "health check", "certificate", "token"
+USER = frozenset({HEALTH_CHECK, CERTIFICATE, TOKEN})
+VIEWER = USER | {"read"}
+OPERATOR = VIEWER | {"submit", "cancel"}
+ADMIN = OPERATOR | {"read_service", "operate_service"}
 
 
 @dataclass(frozen=True)
 class Row:
     """A method: what it takes, a request that changes nothing, and how that is answered to who may call it."""
 
-    takes: int
+    takes: str
     request: Message | None
     answer: Answer = OK
 
@@ -62,23 +68,26 @@ class Row:
 # Another's name: refused whatever the password is, and not counted as a guess.
 LOGIN = auth_pb2.LoginRequest(username="nobody", password="any")
 OURS = {
+    "AuthService/WhoAmI": Row(TOKEN, auth_pb2.WhoAmIRequest()),
     "AuthService/Login": Row(CERTIFICATE, LOGIN, ("UNAUTHENTICATED", "LOGIN_FAILED")),
-    "JobScheduleService/ExecuteJob": Row(OPERATOR, schedule_pb2.JobRequest(), INVALID),
-    "JobScheduleService/ExecuteJobs": Row(OPERATOR, None, INVALID),
-    "JobScheduleService/CancelBatch": Row(OPERATOR, schedule_pb2.CancelBatchRequest(correlation_id=NEVER), MISSING),
-    "JobQueryService/SearchJob": Row(VIEWER, query_pb2.SearchJobRequest(correlation_id=NEVER), MISSING),
+    "JobScheduleService/ExecuteJob": Row("submit", schedule_pb2.JobRequest(), INVALID),
+    "JobScheduleService/ExecuteJobs": Row("submit", None, INVALID),
+    "JobScheduleService/CancelBatch": Row("cancel", schedule_pb2.CancelBatchRequest(correlation_id=NEVER), MISSING),
+    "JobQueryService/SearchJob": Row("read", query_pb2.SearchJobRequest(correlation_id=NEVER), MISSING),
     "JobQueryService/StreamLogs": Row(
-        VIEWER, query_pb2.StreamLogsRequest(correlation_id=NEVER, job_index=[0]), MISSING
+        "read", query_pb2.StreamLogsRequest(correlation_id=NEVER, job_index=[0]), MISSING
     ),
-    "JobQueryService/GetBatch": Row(VIEWER, query_pb2.GetBatchRequest(correlation_id=NEVER), MISSING),
-    "JobQueryService/WaitBatch": Row(VIEWER, query_pb2.WaitBatchRequest(correlation_id=NEVER), MISSING),
-    "JobQueryService/ListBatches": Row(VIEWER, query_pb2.ListBatchesRequest()),
-    "AdminService/GetStatus": Row(ADMIN, admin_pb2.GetStatusRequest()),
-    "AdminService/StartService": Row(ADMIN, admin_pb2.StartServiceRequest()),
-    "AdminService/StopService": Row(ADMIN, admin_pb2.StopServiceRequest(deadline=Duration(), kill=True), INVALID),
-    "AdminService/GetConfig": Row(ADMIN, admin_pb2.GetConfigRequest()),
-    "AdminService/UpdateConfig": Row(ADMIN, admin_pb2.UpdateConfigRequest(), INVALID),
-    "AdminService/PlanRetention": Row(ADMIN, admin_pb2.PlanRetentionRequest()),
+    "JobQueryService/GetBatch": Row("read", query_pb2.GetBatchRequest(correlation_id=NEVER), MISSING),
+    "JobQueryService/WaitBatch": Row("read", query_pb2.WaitBatchRequest(correlation_id=NEVER), MISSING),
+    "JobQueryService/ListBatches": Row("read", query_pb2.ListBatchesRequest()),
+    "AdminService/GetStatus": Row("read_service", admin_pb2.GetStatusRequest()),
+    "AdminService/StartService": Row("operate_service", admin_pb2.StartServiceRequest()),
+    "AdminService/StopService": Row(
+        "operate_service", admin_pb2.StopServiceRequest(deadline=Duration(), kill=True), INVALID
+    ),
+    "AdminService/GetConfig": Row("read_service", admin_pb2.GetConfigRequest()),
+    "AdminService/UpdateConfig": Row("operate_service", admin_pb2.UpdateConfigRequest(), INVALID),
+    "AdminService/PlanRetention": Row("read_service", admin_pb2.PlanRetentionRequest()),
 }
 ROWS = {f"/jobworker.v1.{name}": row for name, row in OURS.items()} | {
     "/grpc.health.v1.Health/Check": Row(HEALTH_CHECK, health_pb2.HealthCheckRequest()),
@@ -87,17 +96,23 @@ ROWS = {f"/jobworker.v1.{name}": row for name, row in OURS.items()} | {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Row(
         CERTIFICATE, reflection_pb2.ServerReflectionRequest(list_services="")
     ),
-    "/grpc.channelz.v1.Channelz/GetTopChannels": Row(ADMIN, channelz_pb2.GetTopChannelsRequest()),
-    "/grpc.channelz.v1.Channelz/GetServers": Row(ADMIN, channelz_pb2.GetServersRequest()),
-    "/grpc.channelz.v1.Channelz/GetServer": Row(ADMIN, channelz_pb2.GetServerRequest(server_id=1 << 40), MISSING),
+    "/grpc.channelz.v1.Channelz/GetTopChannels": Row("operate_service", channelz_pb2.GetTopChannelsRequest()),
+    "/grpc.channelz.v1.Channelz/GetServers": Row("operate_service", channelz_pb2.GetServersRequest()),
+    "/grpc.channelz.v1.Channelz/GetServer": Row(
+        "operate_service", channelz_pb2.GetServerRequest(server_id=1 << 40), MISSING
+    ),
     "/grpc.channelz.v1.Channelz/GetServerSockets": Row(
-        ADMIN, channelz_pb2.GetServerSocketsRequest(server_id=1 << 40), MISSING
+        "operate_service", channelz_pb2.GetServerSocketsRequest(server_id=1 << 40), MISSING
     ),
-    "/grpc.channelz.v1.Channelz/GetChannel": Row(ADMIN, channelz_pb2.GetChannelRequest(channel_id=1 << 40), MISSING),
+    "/grpc.channelz.v1.Channelz/GetChannel": Row(
+        "operate_service", channelz_pb2.GetChannelRequest(channel_id=1 << 40), MISSING
+    ),
     "/grpc.channelz.v1.Channelz/GetSubchannel": Row(
-        ADMIN, channelz_pb2.GetSubchannelRequest(subchannel_id=1 << 40), MISSING
+        "operate_service", channelz_pb2.GetSubchannelRequest(subchannel_id=1 << 40), MISSING
     ),
-    "/grpc.channelz.v1.Channelz/GetSocket": Row(ADMIN, channelz_pb2.GetSocketRequest(socket_id=1 << 40), MISSING),
+    "/grpc.channelz.v1.Channelz/GetSocket": Row(
+        "operate_service", channelz_pb2.GetSocketRequest(socket_id=1 << 40), MISSING
+    ),
 }
 
 
@@ -107,7 +122,7 @@ class Caller:
 
     bundle: Path | None
     token: str = ""
-    may: int = CERTIFICATE  # what it has of what methods take
+    may: frozenset[str] = USER  # what it has of what methods take
     with_token: Answer = OK  # how a method that takes a token refuses it
     always: Answer = OK  # how every method does
     channel: grpc.Channel = field(init=False)
@@ -116,9 +131,9 @@ class Caller:
         """How it is to be answered."""
         if self.always != OK:
             return self.always
-        if row.takes > CERTIFICATE and self.with_token != OK:
+        if row.takes not in (HEALTH_CHECK, CERTIFICATE) and self.with_token != OK:
             return self.with_token
-        return row.answer if self.may >= row.takes else DENIED
+        return row.answer if row.takes in self.may else DENIED
 
 
 def _unauthenticated(reason: str) -> Answer:
@@ -128,17 +143,19 @@ def _unauthenticated(reason: str) -> Answer:
 # By what each is called below; tests run by these names, and the fixture makes them.
 CALLERS = [
     "no certificate", "another authority's certificate", "health check", "no token", "malformed token", "viewer",
-    "operator", "admin", "a token that the test has signed", "another's token", "another's certificate",
-    "an admin's token", "another key of the same user", "revoked certificate", "disabled user", "removed user",
-    "user not in the file", "password changed since", "expired token", "revoked token", "wrong audience",
-    "wrong issuer", "wrong kid", "no kid", "no alg", "HS256", "another key with our kid",
+    "operator", "admin", "auditor", "steward", "unknown role", "a token that the test has signed", "another's token",
+    "another's certificate", "an admin's token", "another key of the same user", "revoked certificate",
+    "disabled user", "removed user", "user not in the file", "password changed since", "expired token",
+    "revoked token", "wrong audience", "wrong issuer", "wrong kid", "no kid", "no alg", "HS256",
+    "another key with our kid",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One for the whole table."""
-    with running(tmp_path_factory.mktemp("every") / "service") as service:
+    roles = "auditor=read_all:steward=submit,cancel_all,read_service"
+    with running(tmp_path_factory.mktemp("every") / "service", AUTH__ROLES=roles) as service:
         yield service
 
 
@@ -185,15 +202,15 @@ def _made(own: Service, folder: Path) -> dict[str, Caller]:
     def bundle(user: str) -> Path:
         return own.pki / "clients" / user
 
-    def operator(name: str, **refused: Answer) -> Caller:
-        user = SHUT_OUT[name][0]
-        directory.issue(
-            own.pki, user, role=Role.OPERATOR, now=datetime.now(UTC), password=f"password of {user}", cost=LOW_COST
-        )
+    def new(user: str, role: Role = Role.OPERATOR, may: frozenset[str] = OPERATOR, **refused: Answer) -> Caller:
+        directory.issue(own.pki, user, role=role, now=datetime.now(UTC), password=f"password of {user}", cost=LOW_COST)
         own.passwords[user] = f"password of {user}"
         # A copy: the bundle of who is removed goes.
         kept = Path(shutil.copytree(bundle(user), folder / user))
-        return Caller(kept, own.api(user).token, may=OPERATOR, **refused)
+        return Caller(kept, own.api(user).token, may=may, **refused)
+
+    def operator(name: str, **refused: Answer) -> Caller:
+        return new(SHUT_OUT[name][0], **refused)
 
     alice, admin = Caller(bundle("alice"), own.api("alice").token, may=OPERATOR), own.api("admin").token
     stranger = make_pki(folder / "other").client("alice")
@@ -204,12 +221,15 @@ def _made(own: Service, folder: Path) -> dict[str, Caller]:
     return {
         "no certificate": Caller(None, alice.token, always=NO_HANDSHAKE),
         "another authority's certificate": Caller(stranger, alice.token, always=NO_HANDSHAKE),
-        "health check": Caller(own.pki / "health", may=HEALTH_CHECK, with_token=DENIED),
+        "health check": Caller(own.pki / "health", may=frozenset({HEALTH_CHECK}), with_token=DENIED),
         "no token": replace(alice, token="", with_token=_unauthenticated("TOKEN_MISSING")),
         "malformed token": replace(alice, token="a b", with_token=malformed),
         "viewer": Caller(bundle("vic"), own.api("vic").token, may=VIEWER),
         "operator": alice,
         "admin": Caller(bundle("admin"), admin, may=ADMIN),
+        "auditor": new("watcher", Role.parse("auditor"), VIEWER),
+        "steward": new("warden", Role.parse("steward"), USER | {"submit", "cancel", "read_service"}),
+        "unknown role": new("stray", Role.parse("nobodys"), USER),
         "a token that the test has signed": replace(alice, token=sign()),
         "another's token": replace(alice, token=own.api("bob").token, with_token=foreign),
         "another's certificate": replace(alice, bundle=bundle("bob"), with_token=foreign),

@@ -33,6 +33,7 @@ from jobworker.client.ids import new_correlation_id
 from jobworker.client.retry import Retry
 from jobworker.client.tokens import FixedToken, PasswordLogin, Token, TokenSource
 from jobworker.v1.admin_pb2 import Config, RetentionPlan, ServiceStatus
+from jobworker.v1.auth_pb2 import WhoAmIResponse
 from jobworker.v1.job_pb2 import Batch, BatchOptions, Job, Limits
 from jobworker.v1.query_pb2 import LogChunk, LogCursor, SearchJobResponse
 from jobworker.v1.schedule_pb2 import JobRequest, JobResponse
@@ -74,5 +75,6 @@ __all__ = [
     "UnavailableError",
     "UnreachableError",
     "Violation",
+    "WhoAmIResponse",
     "new_correlation_id",
 ]

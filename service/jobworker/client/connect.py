@@ -15,6 +15,7 @@ from jobworker.client.follow import Follower, Notice
 from jobworker.client.query import list_batches, search, wait
 from jobworker.client.submit import Jobs, submit
 from jobworker.client.tokens import FixedToken, Token, TokenSource
+from jobworker.v1.auth_pb2 import WhoAmIRequest, WhoAmIResponse
 from jobworker.v1.query_pb2 import (
     GetBatchRequest,
     ListBatchesRequest,
@@ -142,6 +143,11 @@ class Client:
         async with aclosing(follower.chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def whoami(self) -> WhoAmIResponse:
+        """Who we are to the service, and what we may do now."""
+        request = WhoAmIRequest()
+        return await self._connection.call(lambda link, pairs: link.auth.WhoAmI(request, metadata=pairs))
 
     async def get(self, correlation_id: str) -> Batch:
         """A batch in counts."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobworker.client.follow import Notice
     from jobworker.client.tokens import Token, TokenSource
+    from jobworker.v1.auth_pb2 import WhoAmIResponse
     from jobworker.v1.job_pb2 import Batch, BatchOptions, BatchState, Job, JobState
     from jobworker.v1.query_pb2 import LogChunk, LogCursor, SearchJobResponse
 
@@ -130,6 +131,10 @@ class Client:
                 notice=notice,
             )
         )
+
+    def whoami(self) -> WhoAmIResponse:
+        """See `connect.Client.whoami`."""
+        return self._run(self._client.whoami())
 
     def get(self, correlation_id: str) -> Batch:
         """See `connect.Client.get`."""

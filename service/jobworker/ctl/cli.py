@@ -19,6 +19,7 @@ from jobworker.ctl.commands.run import run
 from jobworker.ctl.commands.submit import submit
 from jobworker.ctl.commands.trace import trace
 from jobworker.ctl.commands.wait import wait
+from jobworker.ctl.commands.whoami import whoami
 from jobworker.ctl.context import DEFAULT_SERVER, Context, cache_folder, default_bundle, given_password
 from jobworker.ctl.exits import EXITS_HELP, CtlError, Exit, complain
 from jobworker.ctl.passwords import PasswordSource
@@ -98,6 +99,7 @@ _TAKES_A_COMMAND = {"allow_interspersed_args": False}
 
 app.command()(login)
 app.command()(logout)
+app.command()(whoami)
 app.command(context_settings=_TAKES_A_COMMAND)(submit)
 app.command(context_settings=_TAKES_A_COMMAND)(run)
 app.command()(get)

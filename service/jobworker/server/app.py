@@ -277,7 +277,11 @@ async def _start(  # noqa: PLR0915
                 config=config,
                 slices=slices,
                 accounts=ledger.accounts,
-                problems=lambda: [*datafolder.problems(ledger, found, worker, audit.log), *credentials.problems()],
+                problems=lambda: [
+                    *datafolder.problems(ledger, found, worker, audit.log),
+                    *credentials.problems(),
+                    *identity.problems_of_roles(),
+                ],
             ),
         ),
         log=log,
@@ -296,7 +300,7 @@ async def _start(  # noqa: PLR0915
         service_log.writer.configure(max_bytes=settings.logs.max_bytes, files=settings.logs.files)
         job_lines.configure(jobs_per_batch=settings.logs.jobs_per_batch)
         traces.configure(sample_ratio=settings.traces.sample_ratio, jobs_per_batch=settings.traces.jobs_per_batch)
-        identity.configure(token_lifetime_seconds=settings.auth.token_lifetime_seconds)
+        identity.configure(token_lifetime_seconds=settings.auth.token_lifetime_seconds, roles=settings.auth.roles)
         scheduler.configure(limits.run_settings(settings, traces))
         acceptor.configure(limits.accept_limits(settings))
         server.configure(limits.stream_limits(settings))

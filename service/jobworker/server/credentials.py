@@ -79,6 +79,7 @@ class CredentialWatch:
         self._shown = shown
         self._log = log
         self._seen = identity.look()
+        self._roles = identity.roles
         self._task: asyncio.Task[None] | None = None
 
     def start(self, *, calls: Calls, use: Iterable[Callable[[TlsMaterial], None]]) -> None:
@@ -124,9 +125,11 @@ class CredentialWatch:
         self._seen = seen
         if taken:
             self._record("credentials.change", {"files": taken})
+        changed = bool(taken) or self._identity.roles is not self._roles
+        self._roles = self._identity.roles
         async for call in self._slices.each(calls.open_ended):
             assert call.principal is not None  # noqa: S101  (they have one)
-            if taken or call.principal.expires_at <= self._clock():
+            if changed or call.principal.expires_at <= self._clock():
                 self._ask_again(call)
 
     def _ask_again(self, call: Call) -> None:
@@ -136,7 +139,7 @@ class CredentialWatch:
             now = self._identity.authenticate(
                 method=call.method, certificate_pem=call.certificate_pem, authorization=call.authorization
             )
-            if now.role is not before.role:
+            if (now.role, now.sees_all) != (before.role, before.sees_all):
                 raise PermissionDeniedError(f"the role of {before.user} was changed: call again")
         except JobworkerError as error:
             if isinstance(error, (UnauthenticatedError, PermissionDeniedError)):

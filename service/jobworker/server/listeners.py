@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from jobworker.server import limits
 from jobworker.server.config.model import Settings
-from jobworker.server.identity.roles import least_role
+from jobworker.server.identity.roles import rights_for
 from jobworker.server.identity.tls import TlsMaterial
 from jobworker.server.reach import StartError
 from jobworker.server.rest.server import RestServer
@@ -71,5 +71,5 @@ def rest(settings: Settings, server: rpc.RpcServer, tls: TlsMaterial, log: Log, 
         limits=limits.rest_limits(settings, descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         log=log,
         version=version("jobworker"),
-        needs_token=lambda method: least_role(method) is not None,
+        needs_token=lambda method: rights_for(method) is not None,
     )

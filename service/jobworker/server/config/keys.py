@@ -55,6 +55,8 @@ def in_words(value: object) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):  # auth.roles, as the environment has it
+        return ":".join(f"{name}={','.join(items)}" for name, items in value.items()) or "none"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value)

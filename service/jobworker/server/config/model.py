@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobworker.server.config.roles import Roles
 from jobworker.server.config.values import (
     LIVE,
     MOST,
@@ -150,6 +151,13 @@ class Auth(Section):
 
     token_lifetime_seconds: Seconds = Field(
         3600, description="How long a token works; of those that are given out from now on.", json_schema_extra=LIVE
+    )
+    roles: Roles = Field(
+        default_factory=dict,
+        description="Roles beside viewer, operator and admin, which stay: names, each with a list of rights, as in "
+        '`ci = ["submit", "read_own", "cancel_own"]` of a table `[auth.roles]`. In the environment '
+        "`ci=submit,read_own:auditor=read_all`. See [admin.md](admin.md#roles-of-your-own).",
+        json_schema_extra={**LIVE, "default": "none but the three"},
     )
 
 

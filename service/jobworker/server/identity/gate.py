@@ -6,7 +6,7 @@ Knows no gRPC and no HTTP: it is handed the method's name, the peer's certificat
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from jobworker.server.identity.certificate import HEALTH, Certificates
 from jobworker.server.identity.current import Current
 from jobworker.server.identity.login import LoggedIn, Login
 from jobworker.server.identity.passwords import PasswordChecker
-from jobworker.server.identity.roles import HEALTH_METHODS, least_role
+from jobworker.server.identity.roles import HEALTH_METHODS, Rights, is_for_everyones, rights_for
 from jobworker.server.identity.token import Tokens
 from jobworker.server.identity.users import Users, login_stamp
-from jobworker.server.identity.who import Principal, Role
+from jobworker.server.identity.who import Principal
+from jobworker.server.rights import ROLES, Right
 
 # RFC 6750 section 2.1. Schemes are in any case (RFC 9110 section 11.1), and white space around is no part of it (5.5).
 _BEARER = re.compile(r"[ \t]*bearer +([A-Za-z0-9._~+/-]+=*)[ \t]*", re.ASCII | re.IGNORECASE)
@@ -93,10 +94,17 @@ class Identity:
             users=self._users, passwords=self.passwords, tokens=self._tokens, clock=clock, monotonic=monotonic
         )
         self._clock = clock
+        self._on_problem = on_problem
+        self.roles: Mapping[str, Rights] = ROLES  # another object once they change
+        self._told: set[str] = set()
 
-    def configure(self, *, token_lifetime_seconds: float) -> None:
-        """Another lifetime, of tokens given out from now on."""
+    def configure(self, *, token_lifetime_seconds: float, roles: Mapping[str, Sequence[Right]]) -> None:
+        """Another lifetime, of tokens given out from now on; and the roles that there are beside the service's own."""
         self._tokens.configure(lifetime_seconds=token_lifetime_seconds)
+        found = {**{name: frozenset(rights) for name, rights in roles.items()}, **ROLES}
+        if found != self.roles:
+            self.roles = found
+        self._told &= set(self.problems_of_roles())
 
     def trust(self, ca_pem: bytes) -> None:
         """The authorities that the listeners trust from now on; see Certificates."""
@@ -111,7 +119,13 @@ class Identity:
         """What is wrong with each file now, as of the last look at it."""
         return {name: file.problem for name, file in self._files.items()}
 
-    def role_of(self, user: str) -> Role | None:
+    def problems_of_roles(self) -> Iterator[str]:
+        """Users with a role that there is not, now."""
+        for name, user in self._users.all().items():
+            if user.role not in self.roles:
+                yield self._unknown_role(name, user.role)
+
+    def role_of(self, user: str) -> str | None:
         """The role that a user has now; None: there is no such user."""
         known = self._users.get(user)
         return None if known is None else known.role
@@ -132,12 +146,14 @@ class Identity:
         certificate = self._certificates.read(certificate_pem, now=now)
         if certificate.user == HEALTH and method not in HEALTH_METHODS:
             raise PermissionDeniedError("this certificate is for health checks alone")
-        least = least_role(method)
-        if least is None:
+        needed = rights_for(method)
+        if needed is None:
             known = self._users.get(certificate.user)
             return Principal(
                 user=certificate.user,
                 role=None if known is None else known.role,
+                rights=frozenset(),
+                sees_all=False,
                 token_expires_at=None,
                 certificate_expires_at=certificate.not_after,
                 serial=certificate.serial,
@@ -162,12 +178,20 @@ class Identity:
         if is_before or claims.token_id in self._revoked_tokens.get():
             message = "the token was revoked: log in again"
             raise UnauthenticatedError(AuthReason.TOKEN_EXPIRED, message, token_id=claims.token_id)
-        if user.role < least:
-            message = f"this takes the role {least}; {certificate.user} is {user.role}"
+        rights = self.roles.get(user.role)
+        if rights is None:
+            self._unknown_role(certificate.user, user.role)
+            rights = frozenset()
+        granted = rights & needed
+        if needed and not granted:
+            takes = " or ".join(sorted(needed))
+            message = f"this takes the right {takes}; {certificate.user} is {user.role}"
             raise PermissionDeniedError(message, token_id=claims.token_id)
         return Principal(
             user=certificate.user,
             role=user.role,
+            rights=rights,
+            sees_all=is_for_everyones(granted),
             token_expires_at=claims.expires_at,
             certificate_expires_at=certificate.not_after,
             serial=certificate.serial,
@@ -193,6 +217,14 @@ class Identity:
     def close(self) -> None:
         """Ends the threads that check passwords."""
         self.passwords.close()
+
+    def _unknown_role(self, name: str, role: str) -> str:
+        """What is wrong, in one line; told to the log once."""
+        problem = f"the user {name} has the role {role}, which auth.roles does not have, and so no rights"
+        if problem not in self._told:
+            self._told.add(problem)
+            self._on_problem(problem)
+        return problem
 
     def _take_keys(self) -> None:
         found = self._keys.get()

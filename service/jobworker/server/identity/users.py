@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,10 @@ class Users:
             PkiError: the file cannot be read.
         """
         self.file = Current(path, read=partial(read_users, path), what="the users", on_problem=on_problem)
+
+    def all(self) -> Mapping[str, User]:
+        """Every entry."""
+        return self.file.get()
 
     def get(self, name: str) -> User | None:
         """The user's entry; None when there is none. Costs a stat(2) while the file is unchanged."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobpki.users import Role
-
-__all__ = ["Principal", "Role"]
+from jobworker.server.rights import Right
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +16,13 @@ class Principal:
     """
 
     user: str
-    role: Role | None
+    role: str | None
+    rights: frozenset[Right]  # of the role, as it is now
+    sees_all: bool  # this call may be about everyone's batches
     token_expires_at: float | None
     certificate_expires_at: float
     serial: int  # of the certificate
     token_id: str | None = None  # its `jti`
-
-    @property
-    def is_admin(self) -> bool:
-        """Sees everyone's batches."""
-        return self.role is Role.ADMIN
 
     @property
     def expires_at(self) -> float:

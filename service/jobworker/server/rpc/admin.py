@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf import struct_pb2
 
-from jobworker.server.config.keys import KEYS, SECTIONS, flat, nested
+from jobworker.server.config.keys import KEYS, SECTIONS, flat, in_words, nested
 from jobworker.server.config.sources import flatten
 from jobworker.server.errors import invalid
 from jobworker.server.rpc import convert
@@ -143,6 +143,8 @@ def _value(value: Any) -> struct_pb2.Value:
             return struct_pb2.Value(bool_value=value)
         case int() | float():
             return struct_pb2.Value(number_value=value)
+        case dict():
+            return struct_pb2.Value(string_value=in_words(value))
         case _:
             return struct_pb2.Value(string_value=str(value))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobworker.server.rpc.call import CURRENT
+from jobworker.server.rpc.call import CURRENT, caller
 from jobworker.v1 import auth_pb2, auth_pb2_grpc
 
 if TYPE_CHECKING:
@@ -58,3 +58,15 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         )
         response.server_time.FromNanoseconds(round(token.given_at_unix * 1e9))
         return response
+
+    async def WhoAmI(self, request: auth_pb2.WhoAmIRequest, context: Any) -> auth_pb2.WhoAmIResponse:  # noqa: ARG002, N802
+        """What certificate, token and users file say of the caller."""
+        who = caller()
+        return auth_pb2.WhoAmIResponse(
+            user=who.user,
+            role=who.role or "",
+            rights=sorted(who.rights),
+            certificate_serial=f"{who.serial:x}",
+            certificate_expires_at=Timestamp(seconds=int(who.certificate_expires_at)),
+            token_expires_at=Timestamp(seconds=int(who.token_expires_at or 0)),
+        )

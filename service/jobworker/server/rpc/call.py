@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -30,13 +30,22 @@ class Principal(Protocol):
     def token_id(self) -> str | None: ...
 
     @property
-    def role(self) -> object: ...
+    def role(self) -> str | None: ...
+
+    @property
+    def rights(self) -> Collection[str]: ...
+
+    @property
+    def sees_all(self) -> bool: ...
 
     @property
     def expires_at(self) -> float: ...
 
     @property
-    def is_admin(self) -> bool: ...
+    def certificate_expires_at(self) -> float: ...
+
+    @property
+    def token_expires_at(self) -> float | None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -127,7 +136,7 @@ def caller() -> Principal:
 def scope() -> str | None:
     """Whose batches the caller sees: a user's, or (None) everyone's."""
     principal = caller()
-    return None if principal.is_admin else principal.user
+    return None if principal.sees_all else principal.user
 
 
 def about(correlation_id: str) -> CorrelationId:
