@@ -110,7 +110,7 @@ def load_certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
     """
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise PkiError("is not a certificate in PEM", path=path) from error
     if not certificates:
         raise PkiError("holds no certificate", path=path)

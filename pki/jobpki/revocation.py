@@ -76,7 +76,7 @@ def load_crls(pem: bytes, path: Path) -> list[x509.CertificateRevocationList]:
     """
     try:
         found = [x509.load_pem_x509_crl(block) for block in _BLOCK.findall(pem)]
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise PkiError("is not a CRL in PEM", path=path) from error
     if not found or _BLOCK.sub(b"", pem).strip():
         raise PkiError("is not a CRL in PEM", path=path)

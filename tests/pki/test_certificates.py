@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import TypeVar
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
+from jobpki.bundle import load_certificate
 from jobpki.directory import initialise
+from jobpki.errors import PkiError
 from jobpki.profiles import BACKDATE, Lifetimes
 from jobpki.users import Role
 from tests.harness.pki import LOW_COST, make_pki
@@ -149,3 +153,13 @@ def test_two_authorities_of_one_trust_domain_have_different_subjects(tmp_path: P
         initialise(tmp_path / name, now=NOW, users={"alice": Role.VIEWER}, cost=LOW_COST)
         subjects.add(load(tmp_path / name / "ca/ca.crt").subject)
     assert len(subjects) == 2
+
+
+def test_a_certificate_of_a_version_that_there_is_not_is_none(root: Path, tmp_path: Path) -> None:
+    version_3 = bytes.fromhex("a003020102")  # RFC 5280 section 4.1: [0] EXPLICIT INTEGER
+    der = x509.load_pem_x509_certificate((root / "server/tls.crt").read_bytes()).public_bytes(Encoding.DER)
+    assert version_3 in der
+    file = tmp_path / "tls.crt"
+    file.write_text(ssl.DER_cert_to_PEM_cert(der.replace(version_3, version_3[:-1] + b"\x0a", 1)))
+    with pytest.raises(PkiError, match="is not a certificate in PEM"):
+        load_certificate(file)

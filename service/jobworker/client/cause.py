@@ -93,7 +93,7 @@ class Finder:
     def _own(self, bundle: Bundle) -> Cause | None:
         try:
             certificate = x509.load_pem_x509_certificate(bundle.certificate)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             return Cause(f"{self._path(CERTIFICATE_FILE)}: is not a certificate{self._anew('NAME')}")
         user = _user_of(certificate)
         if not bundle.key_fits():

@@ -44,7 +44,7 @@ def certificate_of(bundle: Path) -> Certificate:
     except OSError as error:
         hint = "" if bundle.is_dir() else " - give your certificate bundle's folder by --bundle or JOBCTL_BUNDLE"
         raise CtlError(f"{path}: {error.strerror}{hint}", Exit.NOT_LOGGED_IN) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CtlError(f"{path}: is not a certificate in PEM form", Exit.NOT_LOGGED_IN) from error
     if not names:
         raise CtlError(f"{path}: names no user", Exit.NOT_LOGGED_IN)
