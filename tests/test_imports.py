@@ -63,7 +63,8 @@ LAW: dict[str, set[str]] = {
     },
     "server.rpc": {
         "server.config", "server.scheduling", "server.logs", "server.store", "server.telemetry", "server/errors",
-        "server/ids", "server/listening", "server/model", "server/slices", "server/strangers", "v1",
+        "server/handshakes", "server/ids", "server/listening", "server/model", "server/slices", "server/strangers",
+        "v1",
     },
     "server.rest": {
         "server.rpc", "server.telemetry", "server/acceptloop", "server/errors", "server/listening",

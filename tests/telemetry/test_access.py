@@ -101,14 +101,36 @@ def test_connections_and_failed_handshakes_are_counted(
     assert all(cause.startswith("127.0.0.1: ") for cause in causes(own))
 
 
-def failed(own: Service) -> list[dict[str, Any]]:
-    """The lines of the log on handshakes that failed."""
+def failed(own: Service, event: str = "handshakes failed") -> list[dict[str, Any]]:
+    """The lines of the log on connections that came to nothing."""
     found = map(json.loads, (own.folder / "logs" / "service.jsonl").read_text().splitlines())
-    return [line for line in found if line["event"] == "handshakes failed"]
+    return [line for line in found if line["event"] == event]
 
 
 def causes(own: Service) -> list[str]:
-    return [cause for line in failed(own) for cause in line["causes"]]
+    return [cause for line in failed(own) for cause in line["of"]]
+
+
+def test_connections_to_grpc_that_come_to_nothing_are_counted_and_told(
+    own: Service, grows: Callable[..., Figures], tmp_path: Path
+) -> None:
+    name = "jobworker_grpc_connections_without_call_total"
+    ca = own.pki / "clients" / "alice" / "ca.crt"
+    stranger = client_context(make_pki(tmp_path / "other").client("alice"), ca=ca)
+    own.api("admin").close()  # calls
+    socket.create_connection(("127.0.0.1", own.port)).close()  # says nothing
+    for context in (client_context(own.pki / "clients" / "alice", with_certificate=False), stranger):
+        context.set_alpn_protocols(["h2"])
+        _fail(own.port, context)
+    grows(2, name)
+    own.api("admin").close()
+    with socket.create_connection(("127.0.0.1", own.port)) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while plain.recv(1000):
+            pass
+    grows(3, name)
+    until(lambda: sum(line["connections"] for line in failed(own, "connections ended without a call")) >= 3)
+    assert failed(own, "connections ended without a call")[0]["of"] == ["127.0.0.1"]
 
 
 def test_many_failed_handshakes_are_a_line_or_two(own: Service) -> None:

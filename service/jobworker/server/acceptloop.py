@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobworker.server.handshakes import FailedHandshakes
+from jobworker.server.handshakes import Refusals, why
 from jobworker.server.strangers import Strangers, site_of
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class AcceptLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = log
         self._name = name
-        self._failed = FailedHandshakes(log=log, listener=name)
+        self._failed = Refusals(log=log, listener=name, words="handshakes failed")
         self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._listening: socket.socket | None = None
@@ -193,7 +193,7 @@ class AcceptLoop:
             )
         except (OSError, TimeoutError) as error:  # ssl.SSLError is one
             if self.tls is not None and isinstance(error, (ssl.SSLError, TimeoutError)):
-                self._failed.add(arrival.address, error)
+                self._failed.add(arrival.address, why(error))
             self.forget(arrival)
             arrival.sock.close()
 

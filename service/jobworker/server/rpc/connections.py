@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jobworker.server.errors import ExhaustedError
+from jobworker.server.rpc.departures import Departures
 from jobworker.server.rpc.sockets import PortSockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from jobworker.server.rpc.memory import MemoryTrim
     from jobworker.server.rpc.sockets import Connection
@@ -78,11 +79,15 @@ class _Closed:
 class Connections:
     """`open` once gRPC listens; `admit` at each call; `close`."""
 
-    def __init__(self, *, limits: ConnectionLimits, memory: MemoryTrim, log: Log) -> None:
+    def __init__(
+        self, *, limits: ConnectionLimits, memory: MemoryTrim, log: Log, without_call: Callable[[], None]
+    ) -> None:
+        """`without_call` is told of each connection that ended and was for nothing."""
         self._limits = limits
         self._memory = memory
         self._log = log
         self._loop = asyncio.get_running_loop()
+        self.departures = Departures(count=without_call, log=log)
         self._sockets = PortSockets(0)
         self._known: dict[str, KnownConnection] = {}
         self._clients: dict[str, dict[str, KnownConnection]] = {}
@@ -99,6 +104,7 @@ class Connections:
     async def open(self, port: int) -> None:
         """From here on connections to the port are counted."""
         self._sockets = PortSockets(port)
+        self.departures.open(port)
         # A second descriptor of the socket that gRPC listens on, edge-triggered: readable when one more has come.
         self._arrivals = select.epoll()
         self._listening = await self._sockets.listening()
@@ -108,6 +114,7 @@ class Connections:
 
     async def close(self) -> None:
         """Nothing is counted any more. Before gRPC closes the port: it stays open as long as we have it too."""
+        self.departures.close()
         if self._arrivals is not None:
             self._loop.remove_reader(self._arrivals.fileno())
             self._arrivals.close()

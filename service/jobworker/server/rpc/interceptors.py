@@ -116,10 +116,13 @@ class Layers:
         inner = self.around(
             method, handler, innermost(handler, self.shares, self.slices, REQUEST_BYTES_MAX.get(method))
         )
-        came_from = self.observer.peer
+        came_from, connections = self.observer.peer, self.connections
 
         async def entry(request: Any, context: Any) -> Any:
-            came_from(context.peer())
+            peer = context.peer()
+            came_from(peer)
+            if connections is not None:
+                connections.departures.called(peer)
             return await inner(request, context)
 
         return transport_handler(handler, entry)

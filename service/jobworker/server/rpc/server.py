@@ -255,7 +255,7 @@ def build(
     health = Health()
     budget = Budget(total_bytes=limits.held_bytes)
     memory = MemoryTrim(loop=loop)
-    connections = Connections(limits=connection_limits, memory=memory, log=log)
+    connections = Connections(limits=connection_limits, memory=memory, log=log, without_call=observer.left_without_call)
     layers = Layers(
         identity=identity,
         calls=calls,

@@ -72,6 +72,9 @@ class CallObserver:
     def handshake_failed(self) -> None:
         """One did not."""
 
+    def left_without_call(self) -> None:
+        """A connection over gRPC ended without a call, though its client had said something."""
+
 
 class _Method:
     """The counters of one."""
@@ -100,6 +103,7 @@ class CallMetrics(CallObserver):
         connections = instruments.counter(names.TLS_CONNECTIONS)
         self._grpc, self._rest = connections.of("grpc"), connections.of("rest")
         self._failures = instruments.counter(names.TLS_FAILURES).of("rest")
+        self._without_call = instruments.counter(names.WITHOUT_CALL).of()
         self._peers: OrderedDict[str, None] = OrderedDict()
 
     def serve(self, method: str, *, streams_in: bool, streams_out: bool) -> None:
@@ -139,3 +143,6 @@ class CallMetrics(CallObserver):
 
     def handshake_failed(self) -> None:
         self._failures.value += 1
+
+    def left_without_call(self) -> None:
+        self._without_call.value += 1

@@ -276,6 +276,12 @@ TLS_FAILURES = _counter(
     "Handshakes that failed; gRPC does not tell of its own.",
     ("listener", "rest"),
 )
+WITHOUT_CALL = _counter(
+    "jobworker_grpc_connections_without_call_total",
+    "connections",
+    "Connections to the gRPC port that ended without a call, though their clients had said something: failed "
+    "handshakes, and whoever made one and left.",
+)
 
 # -- telemetry itself
 SPANS_EXPORTED = _counter(
