@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -18,6 +18,16 @@ from jobpki import keys
 from jobpki.access import read_public, read_secret
 from jobpki.errors import OutOfTimeError, PkiError
 from jobpki.layout import CA_FILE, CERTIFICATE_FILE, KEY_FILE, Layout
+
+# What x509 raises where a certificate or a list is not what it should be.
+BROKEN = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +119,19 @@ def load_certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
         PkiError: there is none, or one is broken.
     """
     try:
-        certificates = x509.load_pem_x509_certificates(pem)
-    except (ValueError, x509.InvalidVersion) as error:
+        certificates = [_whole(certificate) for certificate in x509.load_pem_x509_certificates(pem)]
+    except BROKEN as error:
         raise PkiError("is not a certificate in PEM", path=path) from error
     if not certificates:
         raise PkiError("holds no certificate", path=path)
     return certificates
+
+
+def _whole(certificate: x509.Certificate) -> x509.Certificate:
+    """A certificate whose parts can be read: each is parsed when it is asked for."""
+    _ = certificate.subject.public_bytes(), certificate.issuer.public_bytes(), certificate.serial_number
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.extensions
+    return certificate
 
 
 def load_certificate(path: Path) -> x509.Certificate:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from jobpki.access import read_public
 from jobpki.authority import Authority
+from jobpki.bundle import BROKEN
 from jobpki.errors import PkiError
 
 _BLOCK = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----\s*", re.DOTALL)
@@ -75,12 +76,20 @@ def load_crls(pem: bytes, path: Path) -> list[x509.CertificateRevocationList]:
         PkiError: there is none, or one is broken.
     """
     try:
-        found = [x509.load_pem_x509_crl(block) for block in _BLOCK.findall(pem)]
-    except (ValueError, x509.InvalidVersion) as error:
+        found = [_whole(x509.load_pem_x509_crl(block)) for block in _BLOCK.findall(pem)]
+    except BROKEN as error:
         raise PkiError("is not a CRL in PEM", path=path) from error
     if not found or _BLOCK.sub(b"", pem).strip():
         raise PkiError("is not a CRL in PEM", path=path)
     return found
+
+
+def _whole(crl: x509.CertificateRevocationList) -> x509.CertificateRevocationList:
+    """A list whose parts can be read: each is parsed when it is asked for."""
+    _ = crl.issuer.public_bytes(), crl.next_update_utc, crl.extensions
+    for entry in crl:
+        _ = entry.serial_number, _revoked(entry)
+    return crl
 
 
 def make_crls(

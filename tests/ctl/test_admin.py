@@ -132,8 +132,12 @@ def test_a_mistake_is_one_line_that_says_what_to_mend(
 
 
 def test_an_operator_is_told_that_it_takes_an_administrator(user: Jobctl) -> None:
-    for arguments in (("status",), ("stop", "--kill"), ("config", "show")):
-        assert said(user("admin", *arguments), 3) == "jobctl: this takes the role admin; alice is operator\n"
+    for right, arguments in (
+        ("read_service", ("status",)),
+        ("operate_service", ("stop", "--kill")),
+        ("read_service", ("config", "show")),
+    ):
+        assert said(user("admin", *arguments), 3) == f"jobctl: this takes the right {right}; alice is operator\n"
 
 
 def test_watch_shows_changes_in_place_until_ctrl_c(root: Jobctl) -> None:

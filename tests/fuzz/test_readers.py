@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import ssl
+import base64
 from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.fuzz.bytes import anything
-from tests.fuzz.targets import TARGETS, batch_file, certificate, details, run
+from tests.fuzz.targets import TARGETS, batch_file, certificate, crl, details, run
 
 _DEEP = b"[" * 3000
 
 
 def issuer_that_is_no_text() -> bytes:
     """A certificate whose issuer's name is not UTF-8, which its parser finds when it is asked for."""
-    der = ssl.PEM_cert_to_DER_cert(certificate().decode())
-    return ssl.DER_cert_to_PEM_cert(der.replace(b"jobworker CA", b"j\xe4bworker CA", 1)).encode()
+    return issuer_that_is_no_text_of(certificate())
+
+
+def issuer_that_is_no_text_of(pem: bytes) -> bytes:
+    """The same, of a CRL as well."""
+    begin, *lines, end = pem.strip().splitlines()
+    der = base64.b64decode(b"".join(lines)).replace(b"jobworker CA", b"j\xe4bworker CA", 1)
+    return b"\n".join((begin, base64.b64encode(der), end, b""))
 
 
 # What was not refused once, but an error of the reader's own.
@@ -34,6 +40,8 @@ KEPT: list[tuple[str, Callable[[], bytes]]] = [
     ("finished results", lambda: b'{"k":"final","counts":[]}\n'),
     ("finished results", lambda: b'{"k":"skip","from":0,"to":9,"state":6,"reason":6,"at":4}\n'),
     ("a client's certificate", issuer_that_is_no_text),
+    ("certificates", issuer_that_is_no_text),
+    ("revocations", lambda: issuer_that_is_no_text_of(crl())),
     ("a refusal", lambda: details().replace(b"\x08\x01", b"\xff\xff")),
 ]
 

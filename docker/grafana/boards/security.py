@@ -76,12 +76,6 @@ def _figures() -> list[Builder[models.Panel]]:
             Query(f'min(jobworker_certificate_not_after_timestamp_seconds{{{SERVICE}, certificate="ca"}}) - time()'),
             unit="s", steps=_EXPIRY,
         ),
-        graph(
-            "Files of the PKI",
-            "1 while the newest content is in force; 0: it was refused, and the one before it is.",
-            Query(f"min by (file) (jobworker_pki_last_reload_successful{{{SERVICE}}})", "{{file}}"),
-            unit="none",
-        ),
     ]  # fmt: skip
 
 
@@ -144,5 +138,11 @@ def _connections() -> list[Builder[models.Panel]]:
             "A renewed one jumps up; alerts come at 30 days and at 7.",
             Query(f"jobworker_certificate_not_after_timestamp_seconds{{{SERVICE}}} - time()", "{{certificate}}"),
             unit="s", width=6, steps=_EXPIRY,
+        ),
+        graph(
+            "Files of the PKI",
+            "1 while the newest content is in force; 0: it was refused, and the one before it is.",
+            Query(f"min by (file) (jobworker_pki_last_reload_successful{{{SERVICE}}})", "{{file}}"),
+            unit="none", width=6, most=1,
         ),
     ]  # fmt: skip

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from jobpki.bundle import is_issued, spiffe_id
+from jobpki.bundle import BROKEN, is_issued, spiffe_id
 from jobpki.profiles import is_user_name
 from jobpki.revocation import Identifier, identifier
 from jobworker.server.errors import AuthReason, UnauthenticatedError
@@ -97,7 +96,7 @@ class Certificates:
             named = identifier(parsed)  # the issuer's name is read when it is asked for
         except x509.ExtensionNotFound as error:
             raise _invalid("the certificate is not for clients") from error
-        except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion) as error:
+        except BROKEN as error:
             raise _invalid("the client certificate cannot be read") from error
         if ExtendedKeyUsageOID.CLIENT_AUTH not in usages:
             raise _invalid("the certificate is not for clients")
