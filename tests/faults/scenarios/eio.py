@@ -22,7 +22,7 @@ def disk(trial: Trial) -> None:
                 for _ in faults:
                     trial.pause(0.3, 2.0)
                     # For the logs the same as if the machine had died: their last bytes are gone.
-                    died = Died(Death.MACHINE, time.monotonic(), server_too=True)
+                    died = Died(Death.MACHINE, time.monotonic())
                     trial.history.deaths.append(died)
                     # Stopped meanwhile: of a synced write that is under way when ext4 is shut down Linux says now and
                     # then that it is durable, and it is not (6.18: 3 of 80 times, in a program that does only that).
