@@ -84,8 +84,15 @@ def refuse_all(listener: socket.socket, context: ssl.SSLContext) -> None:
             accepted, _ = listener.accept()
         except OSError:
             return
-        with contextlib.suppress(OSError), accepted, context.wrap_socket(accepted, server_side=True):
-            pass
+        accepted.settimeout(60)
+        with context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as tls:
+            with contextlib.suppress(OSError):
+                tls.do_handshake()
+            # Closed with something unread it would be reset, and the alert with it (RFC 2525 section 2.17).
+            with contextlib.suppress(OSError):
+                tls.shutdown(socket.SHUT_WR)
+                while tls.recv(4096):
+                    pass
 
 
 async def test_a_key_that_is_not_the_certificates(peer: Peer, pki: Path, bundle: Path) -> None:
