@@ -35,6 +35,12 @@ class Lasting:
         self._thread.join(CALL_SECONDS)
         assert not self._thread.is_alive()
 
+    def refusal(self) -> Refusal:
+        """Waits until the service ends it; how."""
+        self.join()
+        assert self.ended_by is not None
+        return self.ended_by
+
     @property
     def log(self) -> bytes:
         """Of a follower: the bytes, each once and in order."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from jobworker.server.identity.gate import Identity
 from tests.harness.pki import Pki, make_pki
 
 
@@ -17,3 +19,20 @@ def pki(tmp_path: Path) -> Pki:
 @pytest.fixture
 def problems() -> list[str]:
     return []
+
+
+def start(pki: Pki, problems: list[str]) -> Identity:
+    """The front door of a PKI."""
+    return Identity(
+        pki=pki.root,
+        trust_domain="jobworker",
+        token_lifetime_seconds=900,
+        clock=now,
+        monotonic=now,
+        on_problem=problems.append,
+    )
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return datetime.now(UTC).timestamp()

@@ -20,24 +20,10 @@ from jobpki.rotation import finish_token_key, rotate_token_key
 from jobworker.server.errors import AuthReason, UnauthenticatedError
 from jobworker.server.identity.gate import Identity
 from tests.harness.pki import LOW_COST, Pki
+from tests.identity.conftest import start
 
 GET = "/jobworker.v1.JobQueryService/GetBatch"
 HEALTH = "/grpc.health.v1.Health/Check"
-
-
-def start(pki: Pki, problems: list[str]) -> Identity:
-    return Identity(
-        pki=pki.root,
-        trust_domain="jobworker",
-        token_lifetime_seconds=900,
-        clock=now,
-        monotonic=now,
-        on_problem=problems.append,
-    )
-
-
-def now() -> float:
-    return datetime.now(UTC).timestamp()
 
 
 @pytest.fixture

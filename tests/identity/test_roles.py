@@ -14,6 +14,7 @@ from jobworker.server.identity.gate import Identity
 from jobworker.server.identity.who import Principal
 from jobworker.server.rights import ROLES, Right
 from tests.harness.pki import LOW_COST, Pki
+from tests.identity.conftest import start
 
 SUBMIT = "/jobworker.v1.JobScheduleService/ExecuteJob"
 CANCEL = "/jobworker.v1.JobScheduleService/CancelBatch"
@@ -48,22 +49,11 @@ class Caller:
         return found
 
 
-def now() -> float:
-    return datetime.now(UTC).timestamp()
-
-
 @pytest.fixture
 def identity(pki: Pki, problems: list[str]) -> Iterator[Identity]:
     made_user = issue(pki.root, "rob", role=Role.parse("robot"), now=datetime.now(UTC), cost=LOW_COST)
     pki.passwords.update(made_user.passwords)
-    made = Identity(
-        pki=pki.root,
-        trust_domain="jobworker",
-        token_lifetime_seconds=900,
-        clock=now,
-        monotonic=now,
-        on_problem=problems.append,
-    )
+    made = start(pki, problems)
     yield made
     made.close()
 

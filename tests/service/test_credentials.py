@@ -133,9 +133,8 @@ def test_a_whole_change_of_the_authority_cuts_nobody_who_is_still_valid(service:
     load = Load(service, "bob")
     load.more()
     rotation.finish(service.pki, now=now())
-    with_old.join()
-    assert with_old.ended_by is not None
-    assert (with_old.ended_by.name, with_old.ended_by.reason) == ("UNAUTHENTICATED", "CERTIFICATE_INVALID")
+    refusal = with_old.refusal()
+    assert (refusal.name, refusal.reason) == ("UNAUTHENTICATED", "CERTIFICATE_INVALID")
     assert refused(lambda: old.get(batch)).reason == "CERTIFICATE_INVALID"
     assert refused(lambda: admin.get(batch)).reason == "CERTIFICATE_INVALID"
     load.more()
@@ -257,9 +256,8 @@ def test_what_lasts_ends_when_its_caller_may_not_call_any_more(service: Service,
     until(lambda: status() == 3, "two of hers and one of his follow")
     change(service.pki)
     for call in lasting:
-        call.join()
-        assert call.ended_by is not None
-        assert (call.ended_by.name, call.ended_by.reason) == (code, reason)
+        refusal = call.refusal()
+        assert (refusal.name, refusal.reason) == (code, reason)
     over.set()
     if why == "token key":  # his is void as well
         others.join()
@@ -278,9 +276,8 @@ def test_what_lasts_ends_with_its_token_and_goes_on_with_another(tmp_path: Path)
         batch = api.submit(TICKING)
         following, waiting = follower(api, batch), waiter(api, batch)
         for call in (following, waiting):
-            call.join()
-            assert call.ended_by is not None
-            assert (call.ended_by.name, call.ended_by.reason) == ("UNAUTHENTICATED", "TOKEN_EXPIRED")
+            refusal = call.refusal()
+            assert (refusal.name, refusal.reason) == ("UNAUTHENTICATED", "TOKEN_EXPIRED")
         api.login("alice", service.passwords["alice"])
         api.cancel(batch)
         assert api.log(batch).startswith(following.log)
@@ -291,9 +288,8 @@ def test_what_lasts_ends_with_its_certificate(service: Service, tmp_path: Path) 
     api = Api(service.port, bundle)
     api.login("alice", service.passwords["alice"])
     following = follower(api, api.submit(TICKING))
-    following.join()
-    assert following.ended_by is not None
-    assert (following.ended_by.name, following.ended_by.reason) == ("UNAUTHENTICATED", "CERTIFICATE_INVALID")
+    refusal = following.refusal()
+    assert (refusal.name, refusal.reason) == ("UNAUTHENTICATED", "CERTIFICATE_INVALID")
     api.close()
 
 

@@ -56,9 +56,7 @@ def test_a_lost_laptop(service: Service, tmp_path: Path) -> None:
     his = bob.submit(SLEEPING)
     following = follower(alice, batches[0])
     follow(service, LOST, tmp_path)
-    following.join()
-    assert following.ended_by is not None
-    assert following.ended_by.reason == "CERTIFICATE_REVOKED"
+    assert following.refusal().reason == "CERTIFICATE_REVOKED"
     assert refused(lambda: alice.get(batches[0])).reason == "CERTIFICATE_REVOKED"
     with tarfile.open(tmp_path / "alice.tar") as tar:
         tar.extractall(tmp_path / "given", filter="data")
@@ -78,9 +76,7 @@ def test_an_employee_leaves(service: Service, tmp_path: Path) -> None:
     batch = alice.submit(SLEEPING)
     following = follower(alice, batch)
     follow(service, LEAVES, tmp_path)
-    following.join()
-    assert following.ended_by is not None
-    assert following.ended_by.name == "UNAUTHENTICATED"
+    assert following.refusal().name == "UNAUTHENTICATED"
     assert refused(lambda: alice.get(batch)).name == "UNAUTHENTICATED"
     assert refused(lambda: alice.login("alice", service.passwords["alice"])).name == "UNAUTHENTICATED"
     assert admin.get(batch).state == job_pb2.BATCH_STATE_RUNNING
@@ -107,9 +103,7 @@ def test_a_leaked_token_key(service: Service, tmp_path: Path) -> None:
     forged.token = jwt.encode(claims, leaked, algorithm="ES256", headers={"kid": kid})
     following = follower(forged, batch)
     follow(service, TOKEN_KEY, tmp_path)
-    following.join()
-    assert following.ended_by is not None
-    assert following.ended_by.reason == "TOKEN_MALFORMED"
+    assert following.refusal().reason == "TOKEN_MALFORMED"
     assert refused(lambda: forged.get(batch)).reason == "TOKEN_MALFORMED"
     assert refused(lambda: api.get(batch)).reason == "TOKEN_MALFORMED"
     api.login("alice", service.passwords["alice"])
@@ -124,9 +118,7 @@ def test_a_leaked_key_of_the_authority(service: Service, tmp_path: Path) -> None
     batch = service.api().submit(SLEEPING)
     following = follower(forged, batch)
     follow(service, AUTHORITY, tmp_path)
-    following.join()
-    assert following.ended_by is not None
-    assert following.ended_by.reason == "CERTIFICATE_INVALID"
+    assert following.refusal().reason == "CERTIFICATE_INVALID"
     again = Api(service.port, tmp_path / "forged")
 
     def shut_out() -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobworker.server.identity.tls import TlsMaterial
-    from jobworker.server.rpc.call import Call, Calls
+    from jobworker.server.rpc.call import Call, Calls, Principal
     from jobworker.server.slices import Slices
     from jobworker.server.telemetry.log import Log
 
@@ -130,11 +130,9 @@ class CredentialWatch:
         async for call in self._slices.each(calls.open_ended):
             assert call.principal is not None  # noqa: S101  (they have one)
             if changed or call.principal.expires_at <= self._clock():
-                self._ask_again(call)
+                self._ask_again(call, call.principal)
 
-    def _ask_again(self, call: Call) -> None:
-        before = call.principal
-        assert before is not None  # noqa: S101
+    def _ask_again(self, call: Call, before: Principal) -> None:
         try:
             now = self._identity.authenticate(
                 method=call.method, certificate_pem=call.certificate_pem, authorization=call.authorization

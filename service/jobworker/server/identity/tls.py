@@ -26,6 +26,7 @@ class TlsMaterial:
     ca_pem: bytes
     trust_domain: str
     not_after: datetime
+    ca_not_after: datetime  # of the first authority to end
 
 
 def load_tls(pki: Path, *, now: datetime) -> TlsMaterial:
@@ -42,6 +43,7 @@ def load_tls(pki: Path, *, now: datetime) -> TlsMaterial:
         ca_pem=bundle.ca_pem,
         trust_domain=bundle.trust_domain,
         not_after=bundle.not_after,
+        ca_not_after=min(ca.not_valid_after_utc for ca in x509.load_pem_x509_certificates(bundle.ca_pem)),
     )
 
 
@@ -101,5 +103,4 @@ class CurrentTls:
 
     def expiries(self) -> list[tuple[str, datetime]]:
         """Names and ends of the certificates in force: `ca`, the first authority to end, and `server`."""
-        authorities = x509.load_pem_x509_certificates(self.material.ca_pem)
-        return [("ca", min(ca.not_valid_after_utc for ca in authorities)), ("server", self.material.not_after)]
+        return [("ca", self.material.ca_not_after), ("server", self.material.not_after)]
