@@ -96,7 +96,7 @@ def _read(path: Path, *, is_secret: bool) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise PkiError("is no regular file", path=path)
+            raise PkiError("is not a regular file", path=path)
         is_read_only = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
         _check_file(path, found, is_secret=is_secret, is_read_only=is_read_only)
         _check_way(path)

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jobpki.audit import record
-from jobpki.completion import PASSWORD_RANDOM_BYTES, demand_another_admin
 from jobpki.errors import PkiError
 from jobpki.issuing import Issuing, not_ours, subject_of
 from jobpki.layout import CLIENTS_MODE, CLOSED_MODE, SECRET_MODE, Layout
 from jobpki.opened import opened
 from jobpki.passwords import check_password, hash_password, password_matches
 from jobpki.profiles import ADMIN, PasswordCost, check_user_name
+from jobpki.provisioner import PASSWORD_RANDOM_BYTES, demand_another_admin
 from jobpki.publish import make_folder, publish_file, remove_file, remove_folder
 from jobpki.revocation import REASONS
 from jobpki.revoking import revoke_certificates
@@ -138,7 +138,7 @@ def remove(root: Path, name: str, *, now: datetime) -> Change:
         if name in users:
             write_users(layout.users, {other: user for other, user in users.items() if other != name})
             record(layout, "user.remove", subject=f"user/{name}")
-            change.done.append(f"{name} is no user any more")
+            change.done.append(f"{name} is not a user any more")
         if known and not layout.ca_key.exists():
             change.notes.append(f"its certificates are not revoked: {layout.ca_key} is not here")
         else:

@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(slots=True)
 class Verified:
-    """What was found: `faults`, a line of text each, no more than FAULTS_MOST; `notes` are no faults. `begin` and
+    """What was found: `faults`, a line of text each, no more than FAULTS_MOST; `notes` are not faults. `begin` and
     `end` are the times of the first and the last line."""
 
     lines: int = 0
@@ -142,7 +142,7 @@ class _Walk:
         """The first of what seemed torn is a fault; the rest is looked at again."""
         (place, _), *rest = self._torn
         self._torn = []
-        self._fault(f"{place}: is no line of an audit log: changed, inserted, or torn by a crash and not closed yet")
+        self._fault(f"{place}: is not a line of an audit log: changed, inserted, or torn by a crash and not closed yet")
         for other, raw in rest:
             self._raw(other, raw)
 

@@ -110,7 +110,7 @@ def issue_health(
     lifetime: timedelta,
     serial: int,
 ) -> x509.Certificate:
-    """The certificate of the server's health check: clientAuth, `spiffe://<trust domain>/health`, which is no user."""
+    """The certificate of the server's health check: clientAuth, `spiffe://<trust domain>/health`, which is not a user."""
     return _leaf(
         authority,
         key=key,

@@ -138,7 +138,7 @@ def load_certificate(path: Path) -> x509.Certificate:
     """The first certificate of a file: the leaf of a chain.
 
     Raises:
-        PkiError: it is missing, unreadable, others may change it, or it is no certificate.
+        PkiError: it is missing, unreadable, others may change it, or it is not a certificate.
     """
     return load_certificates(read_public(path), path)[0]
 

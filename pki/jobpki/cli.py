@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from jobpki import certcommands, directory, usercommands
-from jobpki.completion import InitResult
 from jobpki.errors import PkiError
 from jobpki.layout import Layout
 from jobpki.options import DAYS_MAX, DEFAULT_DIR, DirOption, Output, OutputOption, UserArgument, now, read_password
 from jobpki.overview import Entry, overview
 from jobpki.profiles import ADMIN, DEFAULT_TRUST_DOMAIN, Lifetimes
+from jobpki.provisioner import InitResult
 from jobpki.users import Role
 from jobpki.verify import Verification
 
@@ -162,7 +162,7 @@ def list_(root: DirOption = DEFAULT_DIR, output: OutputOption = Output.TEXT) -> 
 def verify_(root: DirOption = DEFAULT_DIR, output: OutputOption = Output.TEXT) -> None:
     """Check everything that could be wrong: modes, owners, keys, chains, names, times, users, the clock.
 
-    Exits 1 when something is, with a line for each that says what to do. Warnings alone are no failure.
+    Exits 1 when something is, with a line for each that says what to do. Warnings alone are not failures.
     """
     found = Verification(root, now=now())
     if output is Output.JSON:

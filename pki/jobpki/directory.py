@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from jobpki.completion import Completion, InitResult
 from jobpki.errors import PkiError
 from jobpki.layout import Layout
 from jobpki.opened import exists, opened
@@ -25,6 +24,7 @@ from jobpki.profiles import (
     check_user_name,
     subject_name,
 )
+from jobpki.provisioner import InitResult, Provisioner
 from jobpki.users import Role
 
 __all__ = ["InitResult", "exists", "initialise", "issue", "usual_names"]
@@ -60,14 +60,14 @@ def initialise(
     if trust_domain is not None:
         check_trust_domain(trust_domain)
     with opened(root) as layout:
-        completion = _completion(layout, now, lifetimes, cost, certificates=certificates)
+        provisioner = _provisioner(layout, now, lifetimes, cost, certificates=certificates)
         if certificates:
-            completion.authority(trust_domain)
-            completion.server(names)
-            completion.health()
-        completion.token_key()
-        completion.users(wanted)
-        return completion.result
+            provisioner.authority(trust_domain)
+            provisioner.server(names)
+            provisioner.health()
+        provisioner.token_key()
+        provisioner.users(wanted)
+        return provisioner.result
 
 
 def issue(
@@ -95,17 +95,17 @@ def issue(
     if password is not None:
         check_password(password)
     with opened(root, made=False) as layout:
-        completion = _completion(layout, now, lifetimes, cost, certificates=certificates)
+        provisioner = _provisioner(layout, now, lifetimes, cost, certificates=certificates)
         if certificates:
-            completion.authority(None)
-        completion.user(name, role, password)
-        return completion.result
+            provisioner.authority(None)
+        provisioner.user(name, role, password)
+        return provisioner.result
 
 
-def _completion(
+def _provisioner(
     layout: Layout, now: datetime, lifetimes: Lifetimes | None, cost: PasswordCost | None, *, certificates: bool
-) -> Completion:
-    return Completion(
+) -> Provisioner:
+    return Provisioner(
         layout, now=now, lifetimes=lifetimes or Lifetimes(), cost=cost or PasswordCost(), certificates=certificates
     )
 

@@ -1,5 +1,5 @@
 """Looks through a PKI folder for what would make it unsafe or unusable: files that others may read or change, that are
-empty or cannot be parsed, keys that are not those of their certificates. What is missing is no fault: it can be made.
+empty or cannot be parsed, keys that are not those of their certificates. What is missing is not a fault: it can be made.
 """
 
 from __future__ import annotations
@@ -133,5 +133,5 @@ def _check_pair(key_path: Path, certificate_path: Path) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Also as a symbolic link that leads nowhere, which is no gap to fill but a fault."""
+    """Also as a symbolic link that leads nowhere, which is not a gap to fill but a fault."""
     return os.path.lexists(path)

@@ -220,7 +220,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     found = {}
     for path in folder.iterdir():
         if path.is_symlink() or not path.is_file():
-            raise PkiError(f"is no regular file, and so {folder} cannot be written anew", path=path)
+            raise PkiError(f"is not a regular file, and so {folder} cannot be written anew", path=path)
         found[path.name] = (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
     return found
 

@@ -30,7 +30,7 @@ def from_pem(pem: bytes, path: Path) -> PrivateKeyTypes:
     """A private key of any kind.
 
     Raises:
-        PkiError: it is no unencrypted private key in PEM; names `path`.
+        PkiError: it is not an unencrypted private key in PEM; names `path`.
     """
     try:
         return serialization.load_pem_private_key(pem, password=None)

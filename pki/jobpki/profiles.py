@@ -55,7 +55,7 @@ def check_user_name(name: str) -> str:
         PkiError: it is not 1-63 of a-z, 0-9, `.`, `_`, `-`, the first a letter or digit.
     """
     if not _USER_NAME.fullmatch(name):
-        raise PkiError(f"{name!r} is no user name: 1-63 of a-z 0-9 . _ -, the first a letter or digit")
+        raise PkiError(f"{name!r} is not a user name: 1-63 of a-z 0-9 . _ -, the first a letter or digit")
     return name
 
 
@@ -71,7 +71,7 @@ def check_trust_domain(name: str) -> str:
         PkiError: it is not 1-255 of a-z, 0-9, `.`, `_`, `-`.
     """
     if not _TRUST_DOMAIN.fullmatch(name):
-        raise PkiError(f"{name!r} is no SPIFFE trust domain: 1-255 of a-z 0-9 . _ -")
+        raise PkiError(f"{name!r} is not a SPIFFE trust domain: 1-255 of a-z 0-9 . _ -")
     return name
 
 

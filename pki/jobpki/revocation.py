@@ -55,7 +55,7 @@ def read_revoked(path: Path, authorities: Iterable[x509.Certificate]) -> dict[Id
             rotated away, are about certificates that nobody takes any more.
 
     Raises:
-        PkiError: it cannot be read, is for others to change, is no CRL, or not signed by whom it names.
+        PkiError: it cannot be read, is for others to change, is not a CRL, or not signed by whom it names.
     """
     if not path.exists():
         return {}

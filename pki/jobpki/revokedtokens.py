@@ -48,12 +48,12 @@ def add_revoked_tokens(path: Path, token_ids: Iterable[str], *, now: datetime) -
     """Puts tokens on the list, and forgets those that are over. Returns those that were not on it.
 
     Raises:
-        PkiError: one is no token's id, or the list cannot be read.
+        PkiError: one is not a token's id, or the list cannot be read.
     """
     asked = list(dict.fromkeys(token_ids))
     for token_id in asked:
         if not _ID.fullmatch(token_id):
-            raise PkiError(f"{token_id!r} is no token's id: the service's audit log has them, as `token`")
+            raise PkiError(f"{token_id!r} is not a token's id: the service's audit log has them, as `token`")
     known = read_revoked_tokens(path)
     added = [token_id for token_id in asked if token_id not in known]
     if added:

@@ -81,7 +81,7 @@ def revoke_tokens(root: Path, token_ids: Iterable[str], *, now: datetime) -> lis
     """Revokes tokens by their `jti`. Returns those that were not revoked.
 
     Raises:
-        PkiError: one is no token's id.
+        PkiError: one is not a token's id.
     """
     with opened(root, made=False) as layout:
         added = add_revoked_tokens(layout.revoked_tokens, token_ids, now=now)

@@ -39,7 +39,7 @@ def logout(
         try:
             time = datetime.fromisoformat(before)
         except ValueError as error:
-            raise PkiError(f"{before!r} is no time as RFC 3339 has it: 2027-01-31T08:00:00Z") from error
+            raise PkiError(f"{before!r} is not a time as RFC 3339 has it: 2027-01-31T08:00:00Z") from error
         if time.tzinfo is None:
             raise PkiError(f"{before!r} has no time zone: end it with Z for UTC")
     tell(accounts.log_out(root, name, before=time, now=now()).done)

@@ -45,7 +45,7 @@ class Role(str):
         """
         if re.fullmatch(ROLE_PATTERN, text) is None:
             raise PkiError(
-                f"{text!r} is no role: viewer, operator, admin, or the name of one in the service's configuration, of "
+                f"{text!r} is not a role: viewer, operator, admin, or the name of one in the service's configuration, of "
                 "lower-case letters, digits, - and _"
             )
         return next((role for role in _OWN if role == text), cls(text))
@@ -118,7 +118,7 @@ def write_users(path: Path, users: Mapping[str, User]) -> None:
 
 def _user(name: str, entry: object, path: Path) -> User:
     if not is_user_name(name):
-        raise PkiError(f"{name!r} is no user name", path=path)
+        raise PkiError(f"{name!r} is not a user name", path=path)
     if not isinstance(entry, dict):
         raise PkiError(f"users.{name} is not an object", path=path)
     password_hash = entry.get("password")
@@ -135,7 +135,7 @@ def _user(name: str, entry: object, path: Path) -> User:
     if not isinstance(disabled, bool):
         raise PkiError(f"users.{name}.disabled is neither true nor false", path=path)
     if type(epoch) is not int or epoch < 0:
-        raise PkiError(f"users.{name}.epoch is no count", path=path)
+        raise PkiError(f"users.{name}.epoch is not a count", path=path)
     return User(
         role=role,
         password_hash=password_hash,

@@ -128,7 +128,7 @@ class Verification:
         except x509.ExtensionNotFound:
             is_authority = False
         if not is_authority:
-            self._fault("is no certificate of an authority", path, "bring it back from a backup")
+            self._fault("is not a certificate of an authority", path, "bring it back from a backup")
 
     def _revoked(self) -> set[Identifier]:
         try:

@@ -37,7 +37,7 @@ def kill(executor: int) -> None:
 
 
 def _inner(executor: int, below: list[int]) -> frozenset[int]:
-    """The executor is two processes, and the jobs are below the inner one (executor/guard.py)."""
+    """The executor is two processes, and the jobs are below the inner one (executor/init.py)."""
     return frozenset(pid for pid in below if (line := tree.stat(pid)) is not None and line.ppid == executor)
 
 

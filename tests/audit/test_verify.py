@@ -91,9 +91,9 @@ def cut(content: list[bytes]) -> None:
     (insert, "line 5: its hash is not the one that"),
     (copy, "line 5: has the number"),
     (move, "line 4: 1 lines before it are missing"),
-    (garble, "line 4: is no line of an audit log"),
-    (blank, "line 4: is no line of an audit log"),
-    (cut, "line 4: is no line of an audit log"),
+    (garble, "line 4: is not a line of an audit log"),
+    (blank, "line 4: is not a line of an audit log"),
+    (cut, "line 4: is not a line of an audit log"),
 ])  # fmt: skip
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_line_that_was_tampered_with_is_named(

@@ -26,11 +26,11 @@ ID = "01940000-0000-7000-8000-000000000000"
 
 async def test_violations_come_as_fields_and_words(client: Client, peer: Peer) -> None:
     bad = error_details_pb2.BadRequest()
-    bad.field_violations.add(field="correlation_id", description="is no UUIDv7")
-    peer.refusals = [Abort(grpc.StatusCode.INVALID_ARGUMENT, "correlation_id: is no UUIDv7", (bad,))]
-    with pytest.raises(InvalidArgumentError, match="is no UUIDv7") as caught:
+    bad.field_violations.add(field="correlation_id", description="is not a UUIDv7")
+    peer.refusals = [Abort(grpc.StatusCode.INVALID_ARGUMENT, "correlation_id: is not a UUIDv7", (bad,))]
+    with pytest.raises(InvalidArgumentError, match="is not a UUIDv7") as caught:
         await client.get("nonsense")
-    assert caught.value.violations == (Violation("correlation_id", "is no UUIDv7"),)
+    assert caught.value.violations == (Violation("correlation_id", "is not a UUIDv7"),)
 
 
 async def test_a_quota_says_whose_and_when_to_come_again(client: Client, peer: Peer) -> None:

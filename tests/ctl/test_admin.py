@@ -115,10 +115,10 @@ def test_config_is_shown_set_and_unset(root: Jobctl) -> None:
         (("config", "set", "-g", "999", "jobs.running=3"), 5, "and the change was made for 999"),
         (("config", "unset", "jobs.runing"), 5, "there is no such key"),
         (("config", "set", "jobs.running"), 2, "is not KEY=VALUE"),
-        (("stop", "--deadline", "soon"), 2, "is no duration"),
+        (("stop", "--deadline", "soon"), 2, "is not a duration"),
         (("retention",), 2, "--dry-run"),
         (("retention", "--dry-run", "retention.bytes=1"), 5, "retention.bytes: there is no such key"),
-        (("retention", "--dry-run", "jobs.running=1"), 5, "jobs.running: is no key of retention"),
+        (("retention", "--dry-run", "jobs.running=1"), 5, "jobs.running: is not a key of retention"),
         (("stop", "--deadline", "3s", "--kill"), 2, "cannot be given together"),
     ],
 )

@@ -161,7 +161,7 @@ def test_the_story_of_a_batch_steers_nothing_whatever_is_in_the_files(
     shown(jobctl, "trace", "--data", str(data / HOSTILE), "--logs", str(logs), batch)
 
 
-# Each control of C0 and C1, the latter as a character and as a byte; an escape; text; what is no UTF-8, and its begin.
+# Each control of C0 and C1, the latter as a character and as a byte; an escape; text; what is not UTF-8, and its begin.
 PRINTED = (
     b"".join(bytes([code]) for code in range(0x20) if code not in b"\t\n")
     + "".join(map(chr, range(0x7F, 0xA0))).encode()

@@ -173,10 +173,10 @@ def test_of_a_batch_that_was_removed_the_log_still_tells(left: tuple[Path, dict[
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
-    (("nonsense",), 2, "is no CorrelationID"),
+    (("nonsense",), 2, "is not a CorrelationID"),
     (("019312d4-5c00-7abc-8def-0123456789ab",), 4, "there is no batch"),
     (("ffffffff-ffff-7abc-8def-0123456789ab",), 4, "there is no batch"),
-    (("019312d4-5c00-7abc-8def-0123456789ab", "--data", "/nowhere"), 2, "/nowhere: is no data folder of a service"),
+    (("019312d4-5c00-7abc-8def-0123456789ab", "--data", "/nowhere"), 2, "/nowhere: is not a data folder of a service"),
     (("019312d4-5c00-7abc-8def-0123456789ab", "--logs", "/nowhere"), 2, "/nowhere: is not there"),
     (("019312d4-5c00-7abc-8def-0123456789ab", "--logs", "/etc"), 2, "/etc: there is no service.jsonl"),
 ])  # fmt: skip

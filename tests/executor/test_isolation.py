@@ -25,7 +25,7 @@ def _tag() -> str:
 
 
 @pytest.mark.parametrize("isolate", ["auto", "none"])
-@pytest.mark.parametrize("who", ["inner", "guard"])
+@pytest.mark.parametrize("who", ["inner", "init"])
 def test_no_job_outlives_an_executor_that_is_killed(pyz: Path, tmp_path: Path, isolate: str, who: str) -> None:
     tag = _tag()
     with Executor(pyz, tmp_path, "--isolate", isolate) as executor:

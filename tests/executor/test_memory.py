@@ -17,7 +17,7 @@ SUICIDE = "kill -9 $$"
 
 
 def have_one_killed(group: Path) -> None:
-    """The kernel kills a process of the group that is no job."""
+    """The kernel kills a process of the group that is not a job."""
     before = kills(group)
     done = subprocess.run([*enter(group), "/bin/sh", "-c", GREEDY], check=False, capture_output=True)
     assert done.returncode == -9

@@ -197,7 +197,7 @@ def test_an_order_whose_flag_cannot_be_set_for_want_of_the_memory_is_ordered_aga
 ) -> None:
     flagged = plain.order("true", flag=3)
     (name,) = plain.give(flagged)
-    plain.until(lambda: plain.asked_again, "its question for another picture")
+    plain.until(lambda: plain.asked_again, "its question for another snapshot")
     assert plain.attach("another")["waiting"] == []
     plain.send({"m": "flags", "epoch": plain.hello["epoch"]}, [memory])
     plain.give(flagged)

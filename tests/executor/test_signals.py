@@ -68,7 +68,7 @@ def test_a_flood_of_signals_from_a_job_hides_no_stop(executor: Executor, scratch
     # One of the job's stays pending, and the kernel drops those that come after it: signal(7).
     wait_until(lambda: _is_pending(inner, signal.SIGTERM), "a pending signal")
     executor.process.send_signal(number)
-    wait_until(lambda: not _is_pending(executor.process.pid, number), "the guard's hearing it")
+    wait_until(lambda: not _is_pending(executor.process.pid, number), "init's hearing it")
     os.kill(inner, signal.SIGCONT)
     executor.until(lambda: name in executor.ends, "the end of the flood")
     assert executor.ends[name]["reason"] == "interrupted"

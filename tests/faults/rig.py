@@ -16,7 +16,7 @@ from tests.harness.service import Service
 from tests.harness.wait import alive, children, until
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # proc(5)
-_BACK_SECONDS = 300.0  # far more than it takes: a slow machine is no fault
+_BACK_SECONDS = 300.0  # far more than it takes: a slow machine is not a fault
 # So long the server may go on giving jobs to an executor that is dead: until it has read that it is.
 _KNOWN_SECONDS = 30.0
 # The supervisor goes with whoever started it, even when that one is killed.

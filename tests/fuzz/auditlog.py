@@ -21,7 +21,7 @@ def lines() -> bytes:
 
 
 def read(path: str) -> None:
-    """Checked; then gone on with, and checked again: what was no fault before is none after."""
+    """Checked; then gone on with, and checked again: what was not a fault before is none after."""
     before = verify([Path(path)])
     summary(before).encode()
     file = AuditFile(str(Path(path).parent), storage=Disk(), max_bytes=1 << 20, files=1, time=lambda: "")

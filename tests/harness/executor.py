@@ -251,7 +251,7 @@ class Executor:
 
 
 def alive(pid: int) -> bool:
-    """Runs, and is no zombie: PID 1 of a test machine may be slow to reap."""
+    """Runs, and is not a zombie: PID 1 of a test machine may be slow to reap."""
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] not in b"ZX"
     except (FileNotFoundError, ProcessLookupError):

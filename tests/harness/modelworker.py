@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jobworker.server.model import EndReason, JobEnd, JobState
 from jobworker.server.scheduling.order import close_files
-from jobworker.server.scheduling.worker import Attached, Listener, Order
+from jobworker.server.scheduling.worker import ExecutorSnapshot, Listener, Order
 
 ENDS = (
     JobEnd(JobState.SUCCEEDED, EndReason.EXITED, exit_code=0, waited=True, started_at=5, ended_at=9, log_bytes=(0,)),
@@ -65,10 +65,10 @@ class ModelWorker:
             self.ended.pop(job_id, None)
 
     def attach(self) -> None:
-        """Tells its picture."""
+        """Tells its snapshot."""
         assert self.listener is not None
         self.listener.attached(
-            Attached(
+            ExecutorSnapshot(
                 epoch=self.epoch or "",
                 isolation="none",
                 isolation_detail="",

@@ -50,7 +50,7 @@ def test_a_change_of_the_same_size_and_time_stamp_is_seen(pki: Pki, users: Users
         ("[]", "is not a users file of version 1"),
         ('{"version": 2, "users": {}}', "is not a users file of version 1"),
         ('{"version": 1}', "has no object `users`"),
-        ('{"version": 1, "users": {"../x": {}}}', "'../x' is no user name"),
+        ('{"version": 1, "users": {"../x": {}}}', "'../x' is not a user name"),
         ('{"version": 1, "users": {"alice": 1}}', "users.alice is not an object"),
         ('{"version": 1, "users": {"alice": {"role": "admin", "password": "secret"}}}', "users.alice.password is not"),
     ],

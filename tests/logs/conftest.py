@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from jobworker.server.logs.ask import Ask
 from jobworker.server.logs.logfile import LogFiles
+from jobworker.server.logs.logquery import LogQuery
 from jobworker.server.logs.merge import Merge
 from jobworker.server.logs.watch import Watch
 from jobworker.server.model import BatchView, JobEnd, LogStream
@@ -33,7 +33,7 @@ class Piece:
 
 
 class Pieces:
-    """A form that keeps everything."""
+    """An encoder that keeps everything."""
 
     def data(self, index: int, stream: LogStream, offset: int, view: memoryview) -> Piece:
         return Piece("data", index, stream, offset, bytes(view), len(view))
@@ -89,14 +89,14 @@ class Following:
         self.files = files
         self._followers: list[Follower] = []
 
-    async def __call__(self, batch: BatchView, **ask: object) -> Follower:
+    async def __call__(self, batch: BatchView, **query: object) -> Follower:
         """A follower that has subscribed already."""
         follower = Follower()
         begun = asyncio.Event()
-        wanted = Ask(**{"indexes": range(batch.job_count), **ask})  # type: ignore[arg-type]
+        wanted = LogQuery(**{"indexes": range(batch.job_count), **query})  # type: ignore[arg-type]
 
         async def follow() -> None:
-            async with Merge(batch=batch, ask=wanted, files=self.files, form=Pieces()) as merge:
+            async with Merge(batch=batch, query=wanted, files=self.files, encoder=Pieces()) as merge:
                 begun.set()
                 while (piece := await merge.next()) is not None:
                     follower.pieces.append(piece)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobworker.server.errors import InvalidRequestError
-from jobworker.server.logs import ask
-from jobworker.server.logs.ask import Cursor
+from jobworker.server.logs import logquery
+from jobworker.server.logs.logquery import Cursor
 from jobworker.server.model import LogStream, OutputMode
 from jobworker.server.slices import Slices
 from tests.logs.conftest import Following
@@ -20,7 +20,7 @@ async def test_a_cursor_goes_on_with_no_byte_twice_and_none_missing(tmp_path: Pa
     batch.write(0, b"0123456789")
     batch.run(1, b"other")
     for offset in (0, 4, 10):
-        starts = await ask.starts(batch, [Cursor(0, None, offset)], Slices())
+        starts = await logquery.starts(batch, [Cursor(0, None, offset)], Slices())
         follower = await follow(batch, starts=starts)
         await follower.until_data(0, b"0123456789"[offset:])
         await follower.until_data(1, b"other")
@@ -32,7 +32,7 @@ async def test_a_cursor_goes_on_with_no_byte_twice_and_none_missing(tmp_path: Pa
 async def test_a_cursor_at_the_very_end_of_a_finished_log_gets_the_end_alone(tmp_path: Path, follow: Following) -> None:
     batch = LiveBatch(tmp_path, 1)
     batch.run(0, b"abc")
-    follower = await follow(batch, starts=await ask.starts(batch, [Cursor(0, None, 3)], Slices()))
+    follower = await follow(batch, starts=await logquery.starts(batch, [Cursor(0, None, 3)], Slices()))
     await follower.over()
     assert [piece.kind for piece in follower.pieces] == ["end"]
 
@@ -55,7 +55,7 @@ async def test_a_cursor_to_a_place_that_is_not_there_is_refused_by_name(
     batch.start(1)
     batch.write(1, b"ab")
     with pytest.raises(InvalidRequestError, match=re.escape(field)) as refused:
-        await ask.starts(batch, [cursor], Slices())
+        await logquery.starts(batch, [cursor], Slices())
     assert [violation.field for violation in refused.value.violations] == [field]
 
 
@@ -63,19 +63,19 @@ async def test_two_cursors_for_one_log_are_refused(tmp_path: Path) -> None:
     batch = LiveBatch(tmp_path, 1, output=OutputMode.SEPARATE)
     batch.start(0)
     both = [Cursor(0, None, 0), Cursor(0, LogStream.STDERR, 0)]
-    assert set(await ask.starts(batch, both, Slices())) == {
-        ask.log_key(0, LogStream.STDOUT),
-        ask.log_key(0, LogStream.STDERR),
+    assert set(await logquery.starts(batch, both, Slices())) == {
+        logquery.log_key(0, LogStream.STDOUT),
+        logquery.log_key(0, LogStream.STDERR),
     }
     with pytest.raises(InvalidRequestError, match=r"cursors\[2\]"):
-        await ask.starts(batch, [*both, Cursor(0, LogStream.STDOUT, 0)], Slices())
+        await logquery.starts(batch, [*both, Cursor(0, LogStream.STDOUT, 0)], Slices())
 
 
 async def test_a_job_that_the_batch_does_not_have_is_refused_by_name(tmp_path: Path) -> None:
     batch = LiveBatch(tmp_path, 3)
-    assert list(await ask.selected(batch, [2, 0, 2], Slices())) == [0, 2]
+    assert list(await logquery.selected(batch, [2, 0, 2], Slices())) == [0, 2]
     with pytest.raises(InvalidRequestError, match=r"job_index\[1\]"):
-        await ask.selected(batch, [0, 3], Slices())
+        await logquery.selected(batch, [0, 3], Slices())
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_a_tail_is_of_what_there_was_when_following_began(tmp_path: Path, 
 async def test_a_cursor_wins_over_a_tail(tmp_path: Path, follow: Following) -> None:
     batch = LiveBatch(tmp_path, 1)
     batch.run(0, b"0123456789")
-    follower = await follow(batch, tail_bytes=1, starts={ask.log_key(0, LogStream.MERGED): 2})
+    follower = await follow(batch, tail_bytes=1, starts={logquery.log_key(0, LogStream.MERGED): 2})
     await follower.over()
     assert follower.data(0) == b"23456789"
 

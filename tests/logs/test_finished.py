@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.server.logs.ask import Ask, log_key
 from jobworker.server.logs.logfile import PIECE_BYTES, LogFiles
+from jobworker.server.logs.logquery import LogQuery, log_key
 from jobworker.server.logs.merge import Merge
 from jobworker.server.model import LogStream, OutputMode
 from tests.logs.conftest import Following, Pieces
@@ -32,7 +32,7 @@ async def test_a_large_batch_has_few_files_open_at_a_time(tmp_path: Path, files:
     for index in range(3000):
         batch.run(index, b"x")
     most = ends = 0
-    async with Merge(batch=batch, ask=Ask(range(3000)), files=files, form=Pieces()) as merge:
+    async with Merge(batch=batch, query=LogQuery(range(3000)), files=files, encoder=Pieces()) as merge:
         while (piece := await merge.next()) is not None:
             most = max(most, len(files))
             ends += piece.kind == "end"
@@ -45,7 +45,7 @@ async def test_jobs_that_end_while_the_follower_looks_elsewhere_are_opened_one_a
 ) -> None:
     batch = LiveBatch(tmp_path, 500)
     most = ends = 0
-    async with Merge(batch=batch, ask=Ask(range(500)), files=files, form=Pieces()) as merge:
+    async with Merge(batch=batch, query=LogQuery(range(500)), files=files, encoder=Pieces()) as merge:
         batch.run(0, b"first")
         await merge.next()
         for index in range(1, 500):

@@ -113,7 +113,7 @@ def test_revoked_tokens_are_kept_as_long_as_a_token_may_live(pki: Pki) -> None:
 @pytest.mark.parametrize(
     ("command", "why"),
     [
-        (["logout", "alice", "--before", "then"], "is no time"),
+        (["logout", "alice", "--before", "then"], "is not a time"),
         (["logout", "alice", "--before", "2026-01-01T00:00:00"], "no time zone"),
         (["revoke-token", "short"], "no token's id"),
     ],

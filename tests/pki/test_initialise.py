@@ -194,7 +194,7 @@ def test_a_damaged_file_is_named_and_not_replaced(pki: Pki, damaged: str) -> Non
     "name", ["", ".", "..", "../x", "a/b", "Alice", "-x", ".x", "a b", "ä", "a" * 64, "a\n", "a\0"]
 )
 def test_names_that_are_no_user_names_are_refused_before_anything_is_made(tmp_path: Path, name: str) -> None:
-    with pytest.raises(PkiError, match="is no user name"):
+    with pytest.raises(PkiError, match="is not a user name"):
         initialise(tmp_path / "pki", now=NOW, users={name: Role.VIEWER}, cost=LOW_COST)
     assert not (tmp_path / "pki").exists()
 

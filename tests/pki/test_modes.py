@@ -159,7 +159,7 @@ def test_a_link_to_a_file_in_a_folder_of_everyone_is_told(pki: Pki, tmp_path: Pa
 def test_a_pipe_in_the_place_of_a_key_is_told_and_not_waited_for(pki: Pki) -> None:
     pki.layout.token_key.unlink()
     os.mkfifo(pki.layout.token_key, 0o600)
-    assert refusal(pki).startswith(f"{pki.layout.token_key}: is no regular file")
+    assert refusal(pki).startswith(f"{pki.layout.token_key}: is not a regular file")
 
 
 def test_list_tells_every_fault_and_exits_1(pki: Pki) -> None:

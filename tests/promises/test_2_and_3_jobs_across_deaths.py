@@ -93,8 +93,8 @@ def test_when_the_executor_dies_its_jobs_die_and_are_lost_and_the_queued_ones_ru
     sleeper = f"echo $$ >> {started}; exec sleep 1234567"
     batch = api.submit(sleeper, sleeper, "echo later", batch=job_pb2.BatchOptions(parallelism=2))
     until(lambda: api.get(batch).counts.running == 2 and len(started.read_text().split()) == 2, "both run")
-    guard = service.child("executor")
-    inner = children(guard)
+    init = service.child("executor")
+    inner = children(init)
     jobs = [p for child in inner for p in children(child)]
     assert len(jobs) == 2
     os.kill(inner[0], signal.SIGKILL)
@@ -138,9 +138,9 @@ def test_killing_the_whole_service_leaves_no_job_and_the_next_life_tells_what_be
         "exec sleep 7654321", f"echo again >> {scratch / 'ran'}", batch=job_pb2.BatchOptions(parallelism=1)
     )
     until(lambda: api.get(batch).counts.running == 1, "it runs")
-    guard = service.child("executor")
-    jobs = [p for child in children(guard) for p in children(child)]
-    family = [service.child("server"), guard, *children(guard), *jobs]
+    init = service.child("executor")
+    jobs = [p for child in children(init) for p in children(child)]
+    family = [service.child("server"), init, *children(init), *jobs]
     os.kill(service.pid, signal.SIGKILL)
     for pid in family:
         until(lambda pid=pid: not alive(pid), f"the end of {pid}")

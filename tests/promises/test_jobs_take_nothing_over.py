@@ -1,5 +1,5 @@
 """A job of `jobworker run` takes over neither the service's folders, nor its program, nor its ports; and one that makes
-processes without end is no other's end."""
+processes without end is not the end of another."""
 
 from __future__ import annotations
 

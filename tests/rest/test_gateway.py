@@ -44,7 +44,7 @@ def finished() -> list[str]:
 
 @pytest.fixture
 def batch(ours: Rest, finished: list[str]) -> str:
-    """A batch of four jobs that has ended: words, an exit code, a signal, and bytes that are no UTF-8."""
+    """A batch of four jobs that has ended: words, an exit code, a signal, and bytes that are not UTF-8."""
     if not finished:
         finished.append(ours.submit("echo hi >&2; echo ünï", "exit 3", "kill -9 $$", r"printf '\377\000x'"))
         ours.wait(finished[0])

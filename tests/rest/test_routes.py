@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jobworker.server.errors import InvalidRequestError
 from jobworker.server.rest import decode, encode, query, routes
-from jobworker.server.rest.resume import Place
+from jobworker.server.rest.resume import ResumeToken
 from jobworker.server.rest.template import Template
 from jobworker.v1 import admin_pb2, job_pb2, query_pb2, schedule_pb2
 
@@ -178,7 +178,7 @@ LOGS = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 9)), 
 @given(LOGS, st.integers(0, 60))
 def test_a_place_is_read_as_it_was_written(steps: list[tuple[int, bool, int]], cut: int) -> None:
     """A client that comes back with an id is sent what one would have been that had stayed."""
-    place, offsets, ended = Place(), dict.fromkeys(range(6), 0), set()
+    place, offsets, ended = ResumeToken(), dict.fromkeys(range(6), 0), set()
     for index, end, length in steps[:cut]:
         if index in ended:
             continue
@@ -192,7 +192,7 @@ def test_a_place_is_read_as_it_was_written(steps: list[tuple[int, bool, int]], c
         assert place.take(chunk)
     text = place.event_id()
     assert text is not None
-    again = Place.parse(text)
+    again = ResumeToken.parse(text)
     assert again.event_id() is not None
     request = query_pb2.StreamLogsRequest(tail_bytes=3)
     assert again.apply(request, 6) == (len(ended) < 6)
@@ -205,7 +205,7 @@ def test_a_place_is_read_as_it_was_written(steps: list[tuple[int, bool, int]], c
 
 
 def test_an_id_that_would_be_too_long_is_left_out() -> None:
-    place = Place()
+    place = ResumeToken()
     for index in range(0, 4000, 2):
         end = query_pb2.LogEnd(total_bytes=0)
         assert place.take(query_pb2.LogChunk(job_index=index, stream=job_pb2.LOG_STREAM_MERGED, end=end))
@@ -220,10 +220,10 @@ def test_the_clients_own_cursors_give_way_to_those_of_its_last_event() -> None:
     request = query_pb2.StreamLogsRequest(job_index=[3, 4], offset=0)
     request.cursors.add(job_index=3, offset=1)
     request.cursors.add(job_index=4, offset=2)
-    assert Place.parse(";3.1=10").apply(request, 9)
+    assert ResumeToken.parse(";3.1=10").apply(request, 9)
     assert [(c.job_index, c.offset) for c in request.cursors] == [(3, 10), (4, 2)]
     one = query_pb2.StreamLogsRequest(job_index=[3], offset=5)
-    assert Place.parse("0;").apply(one, 9)
+    assert ResumeToken.parse("0;").apply(one, 9)
     assert (one.offset, [(c.job_index, c.offset) for c in one.cursors]) == (0, [(3, 5)])
 
 

@@ -162,7 +162,7 @@ def test_what_a_killed_server_left_is_taken_over_and_nothing_else_is(listening: 
 
     listening.path.write_text("precious")
     assert listening.start_server().wait(60) == 78
-    assert f"{listening.path}: is there and is no socket" in listening.said()
+    assert f"{listening.path}: is there and is not a socket" in listening.said()
     assert listening.path.read_text() == "precious"
 
 

@@ -15,7 +15,7 @@ from jobworker.executor.protocol import VERSION, Connection, Message
 from jobworker.server.model import JobEnd, JobSpec
 from jobworker.server.scheduling.local import LocalWorker
 from jobworker.server.scheduling.startflags import StartFlagFiles
-from jobworker.server.scheduling.worker import Attached, Order
+from jobworker.server.scheduling.worker import ExecutorSnapshot, Order
 from tests.rpc.conftest import Lines
 
 
@@ -23,10 +23,10 @@ class Told:
     """A Listener."""
 
     def __init__(self) -> None:
-        self.pictures: list[Attached] = []
+        self.snapshots: list[ExecutorSnapshot] = []
 
-    def attached(self, picture: Attached) -> None:
-        self.pictures.append(picture)
+    def attached(self, snapshot: ExecutorSnapshot) -> None:
+        self.snapshots.append(snapshot)
 
     def started(self, jobs: list[tuple[str, int]]) -> None:
         """Of no interest here."""
@@ -63,7 +63,7 @@ class Peer:
                 before.append(message)
 
     async def attach(self, *, features: tuple[str, ...] = ("work", "flags")) -> None:
-        """Answers, with a picture of nothing."""
+        """Answers, with a snapshot of nothing."""
         question, _ = await self.hear("attach")
         hello: dict[str, Any] = {"m": "hello", "v": VERSION, "epoch": self.epoch, "session": question["session"]}
         about = {"isolation": "none", "isolation_detail": "", "tree": "", "stopping": False}
@@ -108,19 +108,19 @@ async def worker(flags: StartFlagFiles) -> LocalWorker:
     return LocalWorker(listener=Told(), flags=flags, log=Lines())
 
 
-def pictures(worker: LocalWorker) -> list[Attached]:
+def snapshots(worker: LocalWorker) -> list[ExecutorSnapshot]:
     told = worker._listener
     assert isinstance(told, Told)
-    return told.pictures
+    return told.snapshots
 
 
 async def connected(worker: LocalWorker, epoch: str, **options: Any) -> Peer:
     """An executor that is attached, and no orders yet."""
     peer = Peer(epoch)
-    known = len(pictures(worker))
+    known = len(snapshots(worker))
     worker.connect(peer.theirs)
     await peer.attach(**options)
-    await until(lambda: len(pictures(worker)) > known)
+    await until(lambda: len(snapshots(worker)) > known)
     return peer
 
 
@@ -136,7 +136,7 @@ async def test_a_new_executor_is_attached_when_the_one_before_died_with_a_full_s
     second = await connected(worker, "e2")
     assert worker.epoch == "e2"
     # Of all that was on its way to the first one it is known that nothing started.
-    assert pictures(worker)[-1].never_started == {f"batch/{index}": "e1" for index in range(count)}
+    assert snapshots(worker)[-1].never_started == {f"batch/{index}": "e1" for index in range(count)}
     second.close()
     worker.close()
 
@@ -159,13 +159,13 @@ async def test_what_an_executor_had_begun_when_it_died_is_told_from_what_it_had_
     first.close()
     await until(worker.gone.is_set)
     second = await connected(worker, "e2")
-    assert pictures(worker)[-1].never_started == dict.fromkeys(("batch/0", "batch/4", "batch/6"), "e1")
+    assert snapshots(worker)[-1].never_started == dict.fromkeys(("batch/0", "batch/4", "batch/6"), "e1")
     # It is told again until it is recorded.
     worker.acknowledge(["batch/4"], at_once=True)
     worker.tell_again()
     await second.attach()
-    await until(lambda: len(pictures(worker)) == 3)
-    assert pictures(worker)[-1].never_started == dict.fromkeys(("batch/0", "batch/6"), "e1")
+    await until(lambda: len(snapshots(worker)) == 3)
+    assert snapshots(worker)[-1].never_started == dict.fromkeys(("batch/0", "batch/6"), "e1")
     second.close()
     worker.close()
 
@@ -180,7 +180,7 @@ async def test_of_an_executor_that_is_not_quite_dead_nothing_is_known(
     first.close()
     await until(worker.gone.is_set)
     second = await connected(worker, "e2")
-    assert pictures(worker)[-1].never_started == {}
+    assert snapshots(worker)[-1].never_started == {}
     os.close(held)
     assert flags.take_others("e2") == {}  # nor later
     second.close()
@@ -198,7 +198,7 @@ async def test_a_server_that_comes_when_both_have_died_knows_what_had_not_begun(
     first.close()  # and of the server before nothing is heard any more
     after = LocalWorker(listener=Told(), flags=flags, log=Lines())
     second = await connected(after, "e2")
-    assert pictures(after)[-1].never_started == dict.fromkeys(("batch/0", "batch/1"), "e1")
+    assert snapshots(after)[-1].never_started == dict.fromkeys(("batch/0", "batch/1"), "e1")
     for thing in (second, before, after):
         thing.close()
 
@@ -221,7 +221,7 @@ async def test_a_server_that_takes_over_goes_on_with_the_flags_of_the_executor_t
     again.close()
     await until(after.gone.is_set)
     second = await connected(after, "e2")
-    assert pictures(after)[-1].never_started == dict.fromkeys(("batch/0", "batch/2"), "e1")
+    assert snapshots(after)[-1].never_started == dict.fromkeys(("batch/0", "batch/2"), "e1")
     for thing in (first, second, before, after):
         thing.close()
 
@@ -274,7 +274,7 @@ async def test_of_an_executor_of_the_release_before_nothing_is_known(worker: Loc
     first.close()
     await until(worker.gone.is_set)
     second = await connected(worker, "e2")
-    assert pictures(worker)[-1].never_started == {}
+    assert snapshots(worker)[-1].never_started == {}
     second.close()
     worker.close()
 

@@ -1,4 +1,4 @@
-"""Bad calls: names, places, quotas and bytes that are no messages, each with the documented status and its details."""
+"""Bad calls: names, places, quotas and bytes that are not messages, each with the documented status and its details."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_full_quota_is_told_with_whose_and_when_and_leaves_nothing(tmp_path: P
         api.cancel(second)
 
 
-# Bytes that are no messages
+# Bytes that are not messages
 
 METHODS = ["AuthService/Login", "JobScheduleService/ExecuteJob", "JobScheduleService/CancelBatch",
            "JobQueryService/GetBatch", "JobQueryService/WaitBatch", "JobQueryService/ListBatches",

@@ -23,7 +23,7 @@ GET = "/jobworker.v1.JobQueryService/GetBatch"
 LIST = "/jobworker.v1.JobQueryService/ListBatches"
 LOGIN = "/jobworker.v1.AuthService/Login"
 
-# What is around a token, or in it: white space of all kinds, what is no ASCII and no UTF-8, controls, other schemes.
+# What is around a token, or in it: white space of all kinds, what is not ASCII and no UTF-8, controls, other schemes.
 AROUND = [
     b"%s",
     b"Bearer %s",
@@ -53,7 +53,7 @@ AROUND = [
     b"%s\xe4 Bearer x",
 ]
 SHAPES = [shape.replace(b"%s", TOKEN) for shape in AROUND]
-# A JWT whose parts are no JSON, no base64, or of other types, with the secret in each.
+# A JWT whose parts are not JSON, no base64, or of other types, with the secret in each.
 _PARTS = [
     f'{{"alg":"ES256","kid":"{SECRET}"}}', f'{{"alg":"{SECRET}"}}', f'{{"alg":"ES256","crit":["{SECRET}"]}}',
     f'{{"alg":"ES256","b64":false,"{SECRET}":1}}', f'["{SECRET}"]', f'"{SECRET}"', f"{SECRET}\udcff", f'{{"{SECRET}',

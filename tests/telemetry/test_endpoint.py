@@ -38,7 +38,7 @@ def test_a_service_whose_executor_does_not_come_back_is_not_ready_and_says_so(se
     work = service.folder / "work"
     good = work.with_suffix(".good")
     work.rename(good)
-    work.write_bytes(b"this is no folder")
+    work.write_bytes(b"this is not a folder")
     kill(service.child("executor"))
     wanted = (503, {"ready": False, "checks": {**WELL, "executor": False}, "service": "serving"})
     until(lambda: ready(service.metrics_port) == wanted, "it is not ready for want of an executor")

@@ -33,7 +33,7 @@ _HOST_AND_PORT = re.compile(r"(\[[^\[\]/]+\]|[^:/\[\]]+):[0-9]{1,5}")
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _OTHER_AUTHORITY = frozenset({2, 7, 18, 19, 20, 21, 30})  # no issuer found, another's signature or key, self-signed
 _OTHER_NAME = frozenset({62, 64})  # host name, IP address
-# What OpenSSL makes of bytes that are no TLS.
+# What OpenSSL makes of bytes that are not TLS.
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 
 

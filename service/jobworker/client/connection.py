@@ -77,7 +77,7 @@ class Connection:
     async def login(self, username: str, password: str) -> Token:
         """A new token for the user that the certificate names. Tried once: a service under load refuses logins."""
         if not (_is_text(username) and _is_text(password)):
-            raise InvalidArgumentError("user name or password is no text in UTF-8")
+            raise InvalidArgumentError("user name or password is not text in UTF-8")
         request = LoginRequest(username=username, password=password)
         while True:
             async with self.links.using() as link:

@@ -79,7 +79,7 @@ class Follower:
             raise CutError("the stream of logs ended before the logs did")
 
     async def _pause(self, error: JobworkerError) -> None:
-        """Waits for the service to come back; raises what is no reason to."""
+        """Waits for the service to come back; raises what is not a reason to."""
         if isinstance(error, OutOfRangeError) and (words := self._position.shorten(error)) is not None:
             if self._notice is not None:
                 self._notice(Retry(OutOfRangeError(words, metadata=error.metadata), 0.0))

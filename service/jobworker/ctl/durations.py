@@ -19,7 +19,7 @@ def parse_seconds(text: str) -> float:
     except ValueError:
         parts = _PART.findall(text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
-            raise ValueError(f"{text!r} is no duration such as 90, 1.5s, 10m or 1h30m") from None
+            raise ValueError(f"{text!r} is not a duration such as 90, 1.5s, 10m or 1h30m") from None
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if not 0 <= seconds < 10_000 * 365 * 86400:  # google.protobuf.Duration holds 10,000 years; nan fails as well
         raise ValueError(f"{text!r} is out of range")

@@ -88,7 +88,7 @@ class JobLines:
             return json_format.Parse(text, JobRequest())
         except json_format.ParseError as error:
             words = " ".join(str(error).split())
-            raise CtlError(f"{self._lines.name}:{number}: is no JobRequest: {words}") from error
+            raise CtlError(f"{self._lines.name}:{number}: is not a JobRequest: {words}") from error
 
 
 def pairs(texts: list[str], option: str, *, ours: Callable[[str], str | None] | None = None) -> dict[str, str]:

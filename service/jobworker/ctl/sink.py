@@ -38,7 +38,7 @@ class LogSink:
         self._visible: dict[tuple[int, int], VisibleBytes] = {}  # by job and stream, of those at a terminal
         self._only = only
         self._note = note
-        self._gaps: dict[tuple[int, int], tuple[int, int]] = {}  # by job and stream: how many, and bytes untold
+        self._gaps: dict[tuple[int, int], tuple[int, int]] = {}  # by job and stream: how many, and bytes unreported
 
     def take(self, chunk: LogChunk) -> None:
         """One piece; it is out when this returns, but for a begun line with a prefix, or a begun character."""
@@ -90,18 +90,18 @@ class LogSink:
 
     def _gap(self, chunk: LogChunk) -> None:
         log = (chunk.job_index, chunk.stream)
-        count, untold = self._gaps.get(log, (0, 0))
+        count, unreported = self._gaps.get(log, (0, 0))
         if count < _GAPS_TOLD:
             words = f"bytes {chunk.offset} to {chunk.offset + chunk.gap.length} are gone: {chunk.gap.reason}"
             self._note(f"job {chunk.job_index}: {words}")
         else:
-            untold += chunk.gap.length
-        self._gaps[log] = count + 1, untold
+            unreported += chunk.gap.length
+        self._gaps[log] = count + 1, unreported
 
     def _sum_gaps(self, log: tuple[int, int]) -> None:
-        count, untold = self._gaps.pop(log, (0, 0))
-        if untold:
-            self._note(f"job {log[0]}: {untold} more bytes are gone, in {count - _GAPS_TOLD} places")
+        count, unreported = self._gaps.pop(log, (0, 0))
+        if unreported:
+            self._note(f"job {log[0]}: {unreported} more bytes are gone, in {count - _GAPS_TOLD} places")
 
 
 def _is_stderr(log: tuple[int, int]) -> bool:

@@ -159,7 +159,7 @@ class _Kept:
         expires, given, certificate = (
             None if content[name] is None else datetime.fromisoformat(content[name]) for name in _TIMES
         )
-        # Another text is no header, and gRPC's refusal of it would look like a failure of ours.
+        # Another text is not a header, and gRPC's refusal of it would look like a failure of ours.
         if expires is None or not _TOKEN.fullmatch(content["access_token"]):
             raise ValueError("no token")
         token = Token(content["access_token"], expires, given_at=given, certificate_expires_at=certificate)

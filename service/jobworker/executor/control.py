@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional
 
 from . import protocol
+from .batchslots import BatchSlots
 from .descriptors import Descriptors
 from .job import Job
 from .link import Link
@@ -21,7 +22,6 @@ from .room import Room
 from .start import Malformed, Starter, allot, count_arrived
 from .startflags import StartFlags
 from .timers import Timers
-from .turns import Turns
 from .watch import Watch
 from .work import Work
 
@@ -54,7 +54,7 @@ class Control:
         stop_grace_seconds: float,
         ack_seconds: float,
     ) -> None:
-        """`wake`: readable when the pump has news. `signals`: a signalfd. `lifeline`: readable when the guard was told
+        """`wake`: readable when the pump has news. `signals`: a signalfd. `lifeline`: readable when init was told
         to stop, at its end when it died. `ack_seconds`: how long a stopping executor waits for the last
         acknowledgement."""
         self.jobs: Dict[int, Job] = {}
@@ -70,9 +70,9 @@ class Control:
         self._clock = clock
         self._stop_grace_seconds = stop_grace_seconds
         self._ack_seconds = ack_seconds
-        self._turns = Turns()
+        self._slots = BatchSlots()
         self.room = Room(
-            turns=self._turns,
+            slots=self._slots,
             jobs=self.jobs,
             descriptors=Descriptors(),
             timers=timers,
@@ -162,7 +162,7 @@ class Control:
             self._refuse_malformed(orders, fds, error)
             return
         for order, own in allotted:
-            if order["id"] in self._turns or order["id"] in self._outbox.kept:
+            if order["id"] in self._slots or order["id"] in self._outbox.kept:
                 close_all(own)
                 self._outbox.say({"m": "error", "detail": f"{order['id']} was ordered twice"})
             elif self.stopping:
@@ -172,7 +172,7 @@ class Control:
                 self.room.lost([order])  # with that memory's descriptor
             else:
                 self.room.unarrived.pop(order["id"], None)
-                self._turns.add(order, own)
+                self._slots.add(order, own)
 
     def start_some(self, orders: List[Any], fds: List[int]) -> None:
         """The same, of orders whose last descriptors were lost on the way: these wait until there is room for them."""
@@ -201,7 +201,7 @@ class Control:
             if job is not None:
                 grace = job.grace_seconds if grace_seconds is None else grace_seconds
                 self.reaper.stop(job, reason=reason, grace_seconds=grace)
-        for order, own in [*self._turns.remove(wanted), *self.room.give_up(wanted)]:
+        for order, own in [*self._slots.remove(wanted), *self.room.give_up(wanted)]:
             self.starter.refuse(order, own, reason=reason, detail="it had not started")
 
     def over(self, batches: Iterable[str]) -> None:
@@ -222,7 +222,7 @@ class Control:
 
     def waiting(self) -> List[str]:
         """The orders that have not started."""
-        return [*self._turns.waiting(), *self.room.unarrived]
+        return [*self._slots.waiting(), *self.room.unarrived]
 
     # What the parts tell.
 
@@ -244,7 +244,7 @@ class Control:
         job = self._by_id.pop(end["id"], None)
         if job is not None:
             self._watch.remove_job(job)
-        urgent = not self._turns.leave(end["id"])
+        urgent = not self._slots.leave(end["id"])
         self._outbox.ended(end, urgent=urgent)
         if not urgent:
             self.link.report_soon()
@@ -289,7 +289,7 @@ class Control:
             return
         self.stopping = True
         self._outbox.say({"m": "stopping"})
-        for order, own in [*self._turns.remove(None), *self.room.give_up(None)]:
+        for order, own in [*self._slots.remove(None), *self.room.give_up(None)]:
             self._refuse_stopping(order, own)
         for job in list(self.jobs.values()):
             grace = min(job.grace_seconds, self._stop_grace_seconds)

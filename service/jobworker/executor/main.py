@@ -14,7 +14,7 @@ from . import (
     bundle,
     clean,
     connector,
-    guard,
+    init,
     isolation,
     landlock,
     libc,
@@ -27,8 +27,8 @@ from . import (
 )
 from .connector import ServerConnector
 from .control import Control
-from .greed import Greed
 from .memory import MemoryKills, find_group
+from .memorywatchdog import MemoryWatchdog
 from .options import options_of
 from .orphans import Orphans
 from .outbox import Outbox
@@ -62,8 +62,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     folder = connector.open_folder(options.connect, say=say) if options.connect is not None else -1
     try:
         wishes = _wishes(options)
-        chosen = guard.choose(wishes)
-    except (guard.RefusedError, ValueError, OSError) as error:
+        chosen = init.choose(wishes)
+    except (init.RefusedError, ValueError, OSError) as error:
         say(str(error))
         return _EX_CONFIG
     say(f"isolation: {chosen.kind} ({chosen.detail})")
@@ -71,16 +71,16 @@ def main(arguments: Optional[List[str]] = None) -> int:
     def inner(lifeline: Optional[int]) -> None:
         _run(options, wishes, chosen, lifeline, folder)
 
-    return guard.run(inner, chosen=chosen, wishes=wishes, parent=parent)
+    return init.run(inner, chosen=chosen, wishes=wishes, parent=parent)
 
 
-def _wishes(options: argparse.Namespace) -> guard.Wishes:
+def _wishes(options: argparse.Namespace) -> init.Wishes:
     """What is wanted; makes the folder of the work folders."""
     user = None
     if os.geteuid() == 0 and not options.allow_root_jobs:
         user = isolation.find_user(options.user)
         if user.uid == 0:
-            raise guard.RefusedError("jobs of root are refused: name another --user, or use --allow-root-jobs")
+            raise init.RefusedError("jobs of root are refused: name another --user, or use --allow-root-jobs")
     root = options.work
     batches = None if root is None else f"{root}/{work.BATCHES}"
     if root is not None:
@@ -95,7 +95,7 @@ def _wishes(options: argparse.Namespace) -> guard.Wishes:
     # What lies below the machine's own /tmp takes folders there, and those are to be none on disk.
     if root is not None and not any(path.startswith(_TMPS) for path in (*view.readable, *view.writable)):
         view = view._replace(tmp=f"{root}/{work.TMP}")
-    return guard.Wishes(
+    return init.Wishes(
         isolate=options.isolate == "auto",
         setting=isolation.Setting(view, user),
         processes=options.processes or processes.find_limit(),
@@ -123,12 +123,12 @@ def say(text: str) -> None:
 
 
 def _run(
-    options: argparse.Namespace, wishes: guard.Wishes, chosen: guard.Isolation, lifeline: Optional[int], folder: int
+    options: argparse.Namespace, wishes: init.Wishes, chosen: init.Isolation, lifeline: Optional[int], folder: int
 ) -> None:
     """The inner process: the pump in this thread, the leader; control in another. `folder`: of the server's socket."""
     sys.setswitchinterval(0.001)
     environment = clean.job_environment(options.path, options.home)
-    if chosen.kind == guard.LANDLOCK and options.work is not None:
+    if chosen.kind == init.LANDLOCK and options.work is not None:
         environment["TMPDIR"] = f"{options.work}/{work.TMP}"  # the machine's /tmp is not theirs to write
     outbox = Outbox()
     flags = StartFlags()
@@ -233,26 +233,26 @@ def _run(
     or_die(pump.run)
 
 
-def _work(root: Optional[str], wishes: guard.Wishes, chosen: guard.Isolation) -> Optional[work.Work]:
+def _work(root: Optional[str], wishes: init.Wishes, chosen: init.Isolation) -> Optional[work.Work]:
     if root is None:
         return None
     tmp = {
-        guard.NAMESPACES: None if wishes.setting.view.tmp is None else "/tmp",  # noqa: S108
-        guard.CONTAINER: "/tmp",  # noqa: S108
-        guard.LANDLOCK: f"{root}/{work.TMP}",
+        init.NAMESPACES: None if wishes.setting.view.tmp is None else "/tmp",  # noqa: S108
+        init.CONTAINER: "/tmp",  # noqa: S108
+        init.LANDLOCK: f"{root}/{work.TMP}",
     }.get(chosen.kind)
-    return work.Work(root, tmp=tmp, owns_memory=chosen.kind in (guard.NAMESPACES, guard.CONTAINER), say=say)
+    return work.Work(root, tmp=tmp, owns_memory=chosen.kind in (init.NAMESPACES, init.CONTAINER), say=say)
 
 
 def _restrict(
     options: argparse.Namespace,
-    wishes: guard.Wishes,
-    chosen: guard.Isolation,
+    wishes: init.Wishes,
+    chosen: init.Isolation,
     folders: Optional[work.Work],
     spawner: Spawner,
 ) -> List[str]:
     """In the thread that starts jobs, which inherit it, and in those that help it. What cannot be had, in words."""
-    view, files, ports = wishes.setting.view, chosen.kind == guard.LANDLOCK, options.closed_port
+    view, files, ports = wishes.setting.view, chosen.kind == init.LANDLOCK, options.closed_port
     can_close = landlock.can_restrict_ports()
     tmp = [] if options.work is None else [f"{options.work}/{work.TMP}"]  # TMPDIR
     if files or (ports and can_close):
@@ -271,7 +271,7 @@ def _restrict(
         threading.get_native_id(),
         *([folders.thread_id] if folders and folders.thread_id else []),
     ]
-    strict = chosen.kind in (guard.LANDLOCK, guard.NONE)
+    strict = chosen.kind in (init.LANDLOCK, init.NONE)
 
     def restrict_calls() -> None:
         seccomp.restrict(
@@ -310,7 +310,7 @@ def _watch_memory(fraction: float, control: Control, orphans: Orphans, timers: T
     if group is None:
         say("no memory control group is to be seen: --memory-watch does nothing")
         return
-    Greed(
+    MemoryWatchdog(
         group=group,
         fraction=fraction,
         jobs=control.jobs,
@@ -323,7 +323,7 @@ def _watch_memory(fraction: float, control: Control, orphans: Orphans, timers: T
 
 
 def _connector(
-    options: argparse.Namespace, wishes: guard.Wishes, chosen: guard.Isolation, folder: int
+    options: argparse.Namespace, wishes: init.Wishes, chosen: init.Isolation, folder: int
 ) -> ServerConnector:
     view = wishes.setting.view
     own = os.path.realpath(os.path.dirname(os.path.abspath(options.connect)))
@@ -331,10 +331,10 @@ def _connector(
     def below(paths: Iterable[str]) -> bool:
         return any(own == path or own.startswith(path.rstrip("/") + "/") for path in map(os.path.realpath, paths))
 
-    hidden = chosen.kind == guard.NAMESPACES and (below(view.hidden) or not below([*view.readable, *view.writable]))
+    hidden = chosen.kind == init.NAMESPACES and (below(view.hidden) or not below([*view.readable, *view.writable]))
     return ServerConnector(path=options.connect, folder=folder, hidden=hidden, say=say)
 
 
 def _kill_all_and_exit() -> NoReturn:
-    guard.kill_all()
+    init.kill_all()
     os._exit(0)

@@ -38,7 +38,7 @@ class Orphans:
             try:
                 gone, _ = os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
-                continue  # it is no child of ours any more, so neither an orphan
+                continue  # it is not a child of ours any more, so neither an orphan
             if gone:
                 orphan = self._known.pop(pid, None)
                 if orphan is not None:

@@ -331,7 +331,7 @@ def _unsealed(memfd: int) -> bytes:
     try:
         seals = fcntl.fcntl(memfd, fcntl.F_GET_SEALS)
     except OSError as error:
-        raise ProtocolError("the descriptor of a memfd message is no memfd") from error
+        raise ProtocolError("the descriptor of a memfd message is not a memfd") from error
     if seals & _SEALS != _SEALS:
         # Its sender could still change it under the reader's eyes, or truncate it.
         raise ProtocolError("the memfd of a message is not sealed")

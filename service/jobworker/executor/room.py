@@ -5,11 +5,11 @@ job's failure. It tries again when a job has ended, and now and then; what is sh
 from typing import Any, Callable, Container, Dict, Iterable, List, Optional
 
 from . import shortage
+from .batchslots import BatchSlots, Given
 from .descriptors import Descriptors
 from .job import Job
 from .protocol import DESCRIPTORS, Order
 from .timers import Timer, Timers
-from .turns import Given, Turns
 
 _BUNCH = 8
 _FIRST_WAIT_SECONDS, _LAST_WAIT_SECONDS = 0.1, 2.0
@@ -21,15 +21,15 @@ _SPARE_TO_RECEIVE = 2 * _SPARE
 
 
 class Room:
-    """The way from Turns to the Starter. Wired by `main`, which sets `relieve` where that is to be had: it makes room
-    for processes."""
+    """The way from BatchSlots to the Starter. Wired by `main`, which sets `relieve` where that is to be had: it
+    makes room for processes."""
 
     relieve: Optional[Callable[[], None]] = None
 
     def __init__(
         self,
         *,
-        turns: Turns,
+        slots: BatchSlots,
         jobs: Dict[int, Job],
         descriptors: Descriptors,
         timers: Timers,
@@ -42,7 +42,7 @@ class Room:
         this executor does not know."""
         self.short: Optional[Dict[str, Any]] = None
         self.unarrived: Dict[str, Order] = {}  # orders that lost their descriptors on the way
-        self._turns = turns
+        self._slots = slots
         self._jobs = jobs
         self._descriptors = descriptors
         self._timers = timers
@@ -60,11 +60,11 @@ class Room:
     @property
     def ready(self) -> bool:
         """Orders can be started now."""
-        return bool(self._turns.ready) and not self._closed
+        return bool(self._slots.ready) and not self._closed
 
     def bunch(self) -> List[Given]:
         """The next ones."""
-        ready = self._turns.ready
+        ready = self._slots.ready
         return [ready.popleft() for _ in range(min(self._bunch, len(ready)))]
 
     def allows(self, order: Order) -> bool:
@@ -78,7 +78,7 @@ class Room:
     def receivable(self) -> int:
         """How many descriptors may come with the next message: as many as jobs can be started with; at least the one
         that a large message itself takes."""
-        queued = 3 * len(self._turns.ready)
+        queued = 3 * len(self._slots.ready)
         left = self._descriptors.left(3 * (DESCRIPTORS + 1) + queued + _SPARE_TO_RECEIVE)
         return max(1, min(DESCRIPTORS + 1, (left - queued - _SPARE_TO_RECEIVE) // 3))
 
@@ -115,7 +115,7 @@ class Room:
             return
         if self.relieve is not None and self.short is not None and self.short["what"] == shortage.PROCESSES:
             self.relieve()
-        self._turns.put_back(self._postponed, last=not self._jobs)
+        self._slots.put_back(self._postponed, last=not self._jobs)
         self._postponed = []
         self._closed = True
         self._try_later()
@@ -142,7 +142,7 @@ class Room:
         if self.unarrived:
             wanted = min(sum(order["logs"] + 1 for order in self.unarrived.values()), DESCRIPTORS)
             # Where nobody else will give any back, a part of them is better than none.
-            if self.receivable() >= wanted or not (self._jobs or self._turns.ready):
+            if self.receivable() >= wanted or not (self._jobs or self._slots.ready):
                 self.unarrived.clear()
                 self._order_again()
             else:
@@ -150,7 +150,7 @@ class Room:
         self._look_whether_over()
 
     def _look_whether_over(self) -> None:
-        if self.short is not None and not self._turns.ready and not self.unarrived:
+        if self.short is not None and not self._slots.ready and not self.unarrived:
             elapsed_ns = round((self._clock() - self._began) * 1e9)
             told, self.short = self.short, None
             self._bunch = _BUNCH

@@ -236,7 +236,7 @@ _good_shapes: Set[Tuple[type, ...]] = set()  # of the orders so far, since nearl
 
 def _check(order: Order) -> None:
     if not isinstance(order, dict):
-        raise Malformed("an order is no object")
+        raise Malformed("an order is not an object")
     shape = tuple(map(type, map(order.get, _FIELDS)))
     if shape not in _good_shapes:
         for name, types in _FIELDS.items():
@@ -248,9 +248,9 @@ def _check(order: Order) -> None:
     if order.get("log_policy") not in _POLICIES:
         raise Malformed(f"an order's log_policy {order['log_policy']!r} is not known")
     if not _TEXT.issuperset(map(type, order["argv"])):
-        raise Malformed("an order's argv holds something that is no text")
+        raise Malformed("an order's argv holds something that is not text")
     if not _TEXT.issuperset(map(type, order["env"].values())):
-        raise Malformed("an order's env holds something that is no text")
+        raise Malformed("an order's env holds something that is not text")
 
 
 def _mark(job_id: str) -> Dict[str, str]:

@@ -157,7 +157,7 @@ def prepare(root: str, uid: int, gid: int) -> None:
     """Makes the folder of it all, and in it those that are the jobs'.
 
     Raises:
-        OSError: one cannot be made, or is no folder.
+        OSError: one cannot be made, or is not a folder.
     """
     os.makedirs(root, exist_ok=True)
     for path, mode, is_jobs in (

@@ -120,7 +120,7 @@ class AcceptLoop:
         self._failed.close()
 
     def forget(self, arrival: Arrival) -> None:
-        """It is no stranger any more."""
+        """It is not a stranger any more."""
         self._strangers.remove(arrival)
         if arrival.timer is not None:
             arrival.timer.cancel()

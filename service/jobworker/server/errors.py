@@ -14,7 +14,7 @@ from enum import StrEnum
 class AuthReason(StrEnum):
     """Why a call was not let in: the `reason` of google.rpc.ErrorInfo, domain "jobworker" (docs/api.md)."""
 
-    CERTIFICATE_INVALID = "CERTIFICATE_INVALID"  # names no user, has expired, or is no client certificate
+    CERTIFICATE_INVALID = "CERTIFICATE_INVALID"  # names no user, has expired, or is not a client certificate
     CERTIFICATE_REVOKED = "CERTIFICATE_REVOKED"
     TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105
     TOKEN_MALFORMED = "TOKEN_MALFORMED"  # noqa: S105 - not a JWT that this service could have signed

@@ -25,7 +25,7 @@ def inherited(fd: int) -> socket.socket:
     """The socket that the supervisor handed down, without which nobody would start the server again, or stop it.
 
     Raises:
-        StartError: the descriptor is no socket.
+        StartError: the descriptor is not a socket.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # lifetimes nest
     try:

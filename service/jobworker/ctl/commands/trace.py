@@ -51,7 +51,7 @@ def trace(
 
     name = parse_id(correlation_id)
     if name is None:
-        raise CtlError(f"{correlation_id} is no CorrelationID such as 019312d4-5c00-7abc-8def-0123456789ab")
+        raise CtlError(f"{correlation_id} is not a CorrelationID such as 019312d4-5c00-7abc-8def-0123456789ab")
     damage = Damage()
     folder = batchfolder.find(data, name)
     stored = None

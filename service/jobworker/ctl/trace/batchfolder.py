@@ -31,7 +31,7 @@ def find(data: Path, correlation_id: str) -> Path | None:
                 os.listdir(place)
                 return place
     except FileNotFoundError:
-        raise CtlError(f"{data}: is no data folder of a service; --data or JOBWORKER_PATHS__DATA names it") from None
+        raise CtlError(f"{data}: is not a data folder of a service; --data or JOBWORKER_PATHS__DATA names it") from None
     except OSError as error:
         raise CtlError(f"{error.filename}: cannot be read: {error.strerror}") from error
     except ValueError:

@@ -35,7 +35,7 @@ class Results:
         }
 
     def read(self) -> None:
-        """All lines; what is no result is noted and passed over."""
+        """All lines; what is not a result is noted and passed over."""
         for number, line in whole_lines(self._stored.folder / RESULTS, self._damage):
             source = f"{RESULTS}:{number}"
             d = parsed(line, source, self._damage)

@@ -79,7 +79,7 @@ class AuditLog:
         self._loop = asyncio.get_running_loop()
         self._thread = SerialThread(name="audit")
         self._gathered: list[_Entry] = []
-        self._untold = 0  # lost, and no line says so yet
+        self._unreported = 0  # lost, and no line says so yet
         self._writing: list[_Entry] | None = None
         self._stuck = self._closed = False
         self._sync_wanted = False
@@ -123,19 +123,19 @@ class AuditLog:
         sync = self._sync_wanted or any(entry.sync for entry in group)
         self._writing, self._sync_wanted = group, False
         slow = self._loop.call_later(self._slow_seconds, self._is_slow)
-        untold = self._untold
+        unreported = self._unreported
         self._thread.do(
-            partial(self._write, [entry.event for entry in group], untold, sync),
-            lambda synced, error: self._written(group, untold, slow, bool(synced), error),
+            partial(self._write, [entry.event for entry in group], unreported, sync),
+            lambda synced, error: self._written(group, unreported, slow, bool(synced), error),
         )
 
     def _written(
-        self, group: list[_Entry], untold: int, slow: asyncio.TimerHandle, synced: bool, error: OSError | None
+        self, group: list[_Entry], unreported: int, slow: asyncio.TimerHandle, synced: bool, error: OSError | None
     ) -> None:
         slow.cancel()
         self._writing, self._stuck = None, False
         if error is None:
-            self._untold -= untold
+            self._unreported -= unreported
             self._set_problem(None)
         else:
             self._lose(len(group))
@@ -157,7 +157,7 @@ class AuditLog:
             entry.tell()
 
     def _lose(self, count: int) -> None:
-        self._untold += count
+        self._unreported += count
         self._lost(count)
 
     def _set_problem(self, problem: str | None) -> None:

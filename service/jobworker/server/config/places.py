@@ -32,7 +32,7 @@ def line_of(text: str, path: tuple[str, ...]) -> int | None:
 
 
 def _has(lines: list[str], path: tuple[str, ...]) -> bool | None:
-    """Whether they say the key; None: they are no file."""
+    """Whether they say the key; None: they are not a file."""
     try:
         found = tomllib.loads("\n".join(lines))
     except tomllib.TOMLDecodeError:

@@ -72,7 +72,7 @@ class Loaded:
 
 
 def read(path: Path | None) -> File:
-    """Reads the file; None is no file.
+    """Reads the file; None is not a file.
 
     Raises:
         ConfigError: it is not there, or cannot be a configuration.

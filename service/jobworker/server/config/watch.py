@@ -20,7 +20,7 @@ _READ_BYTES = 1 << 16
 _SETTLE_SECONDS = 0.05
 # The kernel's own limit, MAXSYMLINKS (path_resolution(7)).
 _LINKS_MOST = 40
-# Not MODIFY: a file that is being written is no file yet, and its end is CLOSE_WRITE. CREATE for symlinks and links.
+# Not MODIFY: a file that is being written is not a file yet, and its end is CLOSE_WRITE. CREATE for symlinks and links.
 _EVENTS = (
     flags.CLOSE_WRITE
     | flags.CREATE

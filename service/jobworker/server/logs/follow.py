@@ -12,7 +12,7 @@ from jobworker.server.logs.logfile import PIECE_BYTES, LogFile, LogFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobworker.server.logs.pieces import Form
+    from jobworker.server.logs.encoder import Encoder
     from jobworker.server.model import JobEnd, LogStream
 
 T = TypeVar("T")
@@ -25,9 +25,9 @@ class Follow(Generic[T]):
     """A log being followed. `limit` is where data ends: None while the job runs and more may come. `first` is where it
     begins, if that is recorded."""
 
-    def __init__(self, *, files: LogFiles, form: Form[T], index: int, stream: LogStream) -> None:
+    def __init__(self, *, files: LogFiles, encoder: Encoder[T], index: int, stream: LogStream) -> None:
         self._files = files
-        self._form = form
+        self._encoder = encoder
         self.index = index
         self.stream = stream
         self.offset = 0
@@ -99,11 +99,11 @@ class Follow(Generic[T]):
             view = view[: begin - offset]
         self.offset += len(view)
         self._files.sent_bytes += len(view)
-        return self._form.data(self.index, self.stream, offset, view)
+        return self._encoder.data(self.index, self.stream, offset, view)
 
     def _gap(self, end: int, reason: str) -> T:
         offset, self.offset = self.offset, end
-        return self._form.gap(self.index, self.stream, offset, end - offset, reason)
+        return self._encoder.gap(self.index, self.stream, offset, end - offset, reason)
 
     def _beyond_data(self, *, short: bool) -> T | None:
         if self.limit is None:
@@ -113,7 +113,7 @@ class Follow(Generic[T]):
         self.done = True
         if self.end is None:
             return None
-        return self._form.end(self.index, self.stream, self.limit, self.end)
+        return self._encoder.end(self.index, self.stream, self.limit, self.end)
 
 
 def _nobody() -> None:

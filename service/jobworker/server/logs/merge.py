@@ -14,16 +14,16 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from jobworker.server.logs.ask import log_key, size_now
 from jobworker.server.logs.follow import Follow
+from jobworker.server.logs.logquery import log_key, size_now
 from jobworker.server.logs.tail import start_of_last_lines
 from jobworker.server.model import JobState
 
 if TYPE_CHECKING:
-    from jobworker.server.logs.ask import Ask
     from jobworker.server.logs.budget import Hold
+    from jobworker.server.logs.encoder import Encoder
     from jobworker.server.logs.logfile import LogFiles
-    from jobworker.server.logs.pieces import Form
+    from jobworker.server.logs.logquery import LogQuery
     from jobworker.server.model import BatchView, JobView, LogStream
 
 T = TypeVar("T")
@@ -39,20 +39,22 @@ class Merge(Generic[T]):
     has room; whoever sends the piece on gives it back.
     """
 
-    def __init__(self, *, batch: BatchView, ask: Ask, files: LogFiles, form: Form[T], hold: Hold | None = None) -> None:
+    def __init__(
+        self, *, batch: BatchView, query: LogQuery, files: LogFiles, encoder: Encoder[T], hold: Hold | None = None
+    ) -> None:
         self._batch = batch
-        self._ask = ask
+        self._query = query
         self._hold = hold
         self._files = files
         self._slices = files.slices
-        self._form = form
-        indexes = ask.indexes
+        self._encoder = encoder
+        indexes = query.indexes
         # range(n) is the whole batch: a job's place is its index.
         self._is_whole = isinstance(indexes, range)
         self._stages = bytearray(len(indexes))
         self._left = len(indexes)
-        self._starts = dict(ask.starts)
-        self._late = bytearray(len(indexes) if ask.tail_bytes or ask.tail_lines else 0)
+        self._starts = dict(query.starts)
+        self._late = bytearray(len(indexes) if query.tail_bytes or query.tail_lines else 0)
         self._next_place = 0  # of the lazy pass
         self._passing: deque[Follow[T]] = deque()  # the logs of the one job that the pass is at
         self._deferred: deque[int] = deque()  # ended unseen behind the pass, and wait for it
@@ -66,7 +68,7 @@ class Merge(Generic[T]):
 
     async def __aenter__(self) -> Self:
         # Subscribe first, then look: an end in between is seen by at least one of the two.
-        if self._ask.follow:
+        if self._query.follow:
             self._batch.subscribe(self)
             self._subscribed = True
         try:
@@ -121,7 +123,7 @@ class Merge(Generic[T]):
 
     def changed_many(self, begin: int, stop: int) -> None:  # noqa: ARG002
         """Jobs were skipped: the lazy pass comes to them again."""
-        place = begin if self._is_whole else bisect_left(self._ask.indexes, begin)
+        place = begin if self._is_whole else bisect_left(self._query.indexes, begin)
         if place < self._next_place:
             self._next_place = place
             self._wake()
@@ -135,8 +137,8 @@ class Merge(Generic[T]):
         """Where a job stands among those that were asked for; None: it is not one of them."""
         if self._is_whole:
             return index
-        place = bisect_left(self._ask.indexes, index)
-        return place if place < len(self._ask.indexes) and self._ask.indexes[place] == index else None
+        place = bisect_left(self._query.indexes, index)
+        return place if place < len(self._query.indexes) and self._query.indexes[place] == index else None
 
     # One turn.
 
@@ -205,9 +207,9 @@ class Merge(Generic[T]):
 
     async def _look(self, place: int) -> None:
         stage = self._stages[place]
-        index = self._ask.indexes[place]
+        index = self._query.indexes[place]
         state = self._batch.job_state(index)
-        if stage in (_DONE, _PASSING) or (state is JobState.QUEUED and self._ask.follow):
+        if stage in (_DONE, _PASSING) or (state is JobState.QUEUED and self._query.follow):
             return
         if state is JobState.QUEUED and not self._batch.handed_out(index):
             self._stages[place] = _DONE
@@ -224,11 +226,11 @@ class Merge(Generic[T]):
 
     async def _look_first(self, place: int, job: JobView) -> None:
         follows = [
-            Follow(files=self._files, form=self._form, index=job.index, stream=stream)
+            Follow(files=self._files, encoder=self._encoder, index=job.index, stream=stream)
             for stream in job.spec.output.streams
-            if self._ask.only in (None, stream)
+            if self._query.only in (None, stream)
         ]
-        live = self._ask.follow and job.end is None
+        live = self._query.follow and job.end is None
         if live:
             self._stages[place] = _LIVE
             self._live[place] = follows
@@ -255,7 +257,7 @@ class Merge(Generic[T]):
             follow.file = self._files.open(self._batch, follow.index, follow.stream)
         if job.end is not None:
             follow.finish(job.end, total or 0)
-        elif not self._ask.follow:
+        elif not self._query.follow:
             follow.limit = follow.file.size if follow.file else 0
         elif follow.file is not None:
             # Before the first read: a write after that read then wakes us.
@@ -266,7 +268,7 @@ class Merge(Generic[T]):
     async def _note_tails(self) -> None:
         """Notes what the logs of running jobs have at this moment, and which jobs have no log yet."""
         async for place in self._slices.each(range(len(self._late))):
-            index = self._ask.indexes[place]
+            index = self._query.indexes[place]
             state = self._batch.job_state(index)
             if state is JobState.QUEUED:
                 self._late[place] = 1
@@ -285,11 +287,11 @@ class Merge(Generic[T]):
         return await self._tail(follow.index, follow.stream, _total(job, follow.stream) or 0)
 
     async def _tail(self, index: int, stream: LogStream, size: int) -> int:
-        start = max(0, size - self._ask.tail_bytes) if self._ask.tail_bytes else 0
-        file = self._files.open(self._batch, index, stream) if self._ask.tail_lines and size else None
+        start = max(0, size - self._query.tail_bytes) if self._query.tail_bytes else 0
+        file = self._files.open(self._batch, index, stream) if self._query.tail_lines and size else None
         if file is not None:
             try:
-                start = max(start, await start_of_last_lines(file, min(size, file.size), self._ask.tail_lines))
+                start = max(start, await start_of_last_lines(file, min(size, file.size), self._query.tail_lines))
             finally:
                 file.close()
         return start

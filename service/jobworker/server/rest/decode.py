@@ -31,7 +31,7 @@ def parse(text: bytes, path: str) -> Any:
     """The JSON value of a text; `path` is what it is called where it is none.
 
     Raises:
-        InvalidRequestError: it is no JSON (RFC 8259), holds too much, or is nested too deeply.
+        InvalidRequestError: it is not JSON (RFC 8259), holds too much, or is nested too deeply.
     """
     if sum(map(text.count, (b",", b"[", b"{", b"\\"))) > _MAX_MARKS:
         raise invalid(path, f"has more than {_MAX_MARKS} commas, brackets, braces and backslashes")

@@ -26,7 +26,7 @@ _SEPARATE = (job_pb2.LOG_STREAM_STDOUT, job_pb2.LOG_STREAM_STDERR)
 Log = tuple[int, int]  # job index, LogStream
 
 
-class Place:
+class ResumeToken:
     """How far a stream has come."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Place:
         self._ended: set[Log] = set()
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> ResumeToken:
         """Reads an id.
 
         Raises:

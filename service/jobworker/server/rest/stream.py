@@ -30,7 +30,7 @@ _SLICE_BYTES = 256 << 10
 _COMPRESS_ASIDE_BYTES = 32 << 10
 
 
-class Form(Protocol):
+class Encoder(Protocol):
     """How messages become text. `event_id` is where a client may go on."""
 
     content_type: str
@@ -82,14 +82,14 @@ class Stream:
     def __init__(
         self,
         request: web.BaseRequest,
-        form: Form,
+        encoder: Encoder,
         *,
         headers: Mapping[str, str],
         event_id: Callable[[Message], str | None] = lambda _: None,
     ) -> None:
         """`headers` may grow until the stream has started."""
         self._request = request
-        self._form = form
+        self._encoder = encoder
         self._headers = headers
         self._event_id = event_id
         self._turn = asyncio.Lock()
@@ -121,13 +121,13 @@ class Stream:
             ConnectionError: the client is gone.
         """
         event_id = self._event_id(message)
-        text = self._form.message(encode.to_text(message), event_id)
+        text = self._encoder.message(encode.to_text(message), event_id)
         async with self._turn:
             await self._write(text)
 
     async def finish(self, failure: status_pb2.Status | None = None) -> web.StreamResponse:
         """The end, of a stream that has started if it failed."""
-        text = self._form.end() if failure is None else self._form.failure(failure)
+        text = self._encoder.end() if failure is None else self._encoder.failure(failure)
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS), self._turn:
                 response = await self._write(text)
@@ -145,10 +145,10 @@ class Stream:
         await asyncio.sleep(_SILENCE_SECONDS)
         async with self._turn:
             await self._write(b"")
-        while self._form.beat:
+        while self._encoder.beat:
             await asyncio.sleep(_BEAT_SECONDS)
             async with self._turn:
-                await self._write(self._form.beat)
+                await self._write(self._encoder.beat)
 
     async def _write(self, text: bytes) -> web.StreamResponse:
         response = self._response
@@ -162,7 +162,7 @@ class Stream:
         return response
 
     async def _start(self) -> web.StreamResponse:
-        headers = {**answer.COMMON_HEADERS, **self._headers, "Content-Type": self._form.content_type}
+        headers = {**answer.COMMON_HEADERS, **self._headers, "Content-Type": self._encoder.content_type}
         if answer.takes_gzip(self._request):
             headers["Content-Encoding"] = "gzip"
             self._compressor = zlib.compressobj(answer.GZIP_LEVEL, zlib.DEFLATED, answer.GZIP_WBITS)

@@ -14,7 +14,7 @@ from aiohttp import web
 from jobworker.server.errors import DeadlineError, invalid
 from jobworker.server.rest import answer, body, context, decode, encode, query
 from jobworker.server.rest.refusal import HTTP_REFUSALS
-from jobworker.server.rest.resume import LAST_EVENT_ID, Place
+from jobworker.server.rest.resume import LAST_EVENT_ID, ResumeToken
 from jobworker.server.rest.stream import Events, Lines, Stream
 from jobworker.server.rpc.handler import servicer_method
 from jobworker.server.rpc.interceptors import REQUEST_BYTES_MAX
@@ -51,7 +51,7 @@ class _Exchange:
 
     http: web.BaseRequest
     variables: Mapping[str, str]
-    place: Place | None = None  # of a stream of logs as events
+    resume: ResumeToken | None = None  # of a stream of logs as events
     complete: bool = field(default=False)  # ... that has no more to say
 
 
@@ -128,7 +128,7 @@ class Transcoder:
             async with aclosing(self._messages(route, exchange)) as messages:
                 return await inner(messages, to)
         message = await self._message(route, exchange)
-        if exchange.place is not None and not await self._resume(exchange, message, to):
+        if exchange.resume is not None and not await self._resume(exchange, message, to):
             return None
         if not route.method.streams_out:
             return await inner(message, to)
@@ -170,9 +170,9 @@ class Transcoder:
         last = exchange.http.headers.get(LAST_EVENT_ID)
         if not last or self._get_batch is None:
             return True
-        exchange.place = Place.parse(last)
+        exchange.resume = ResumeToken.parse(last)
         batch = await self._get_batch(query_pb2.GetBatchRequest(correlation_id=message.correlation_id), to)
-        exchange.complete = not exchange.place.apply(message, batch.job_count)
+        exchange.complete = not exchange.resume.apply(message, batch.job_count)
         return not exchange.complete
 
 
@@ -193,13 +193,13 @@ async def _answer_stream(
 ) -> web.StreamResponse:
     form = _form(exchange.http)
     if method.name == STREAM_LOGS and isinstance(form, Events):
-        exchange.place = Place()
+        exchange.resume = ResumeToken()
 
     async def write(message: Any) -> None:
         # StreamLogs' messages are encoded already, see rpc/chunk.py.
         if type(message) is bytes:
             message = method.response(message)
-        if exchange.place is None or exchange.place.take(message):
+        if exchange.resume is None or exchange.resume.take(message):
             await stream.send(message)
 
     call = context.RestContext(exchange.http, certificate_pem=certificate_pem, write=write)
@@ -207,7 +207,7 @@ async def _answer_stream(
         exchange.http,
         form,
         headers=call.headers,
-        event_id=lambda _: None if exchange.place is None else exchange.place.event_id(),
+        event_id=lambda _: None if exchange.resume is None else exchange.resume.event_id(),
     )
     async with stream:
         await entry(exchange, call)

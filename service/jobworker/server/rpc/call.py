@@ -143,7 +143,7 @@ def about(correlation_id: str) -> CorrelationId:
     """The batch that the current call names; its lines in the log bear the name.
 
     Raises:
-        InvalidRequestError: it is no CorrelationID.
+        InvalidRequestError: it is not a CorrelationID.
     """
     CURRENT.get().batch = found = CorrelationId.parse(correlation_id)
     return found

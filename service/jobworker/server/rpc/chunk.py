@@ -25,7 +25,7 @@ _SECONDS, _NANOS = 0x08, 0x10
 
 
 class Chunks:
-    """The form (logs/pieces.py) of StreamLogs: encoded LogChunk messages. `clock_ns` gives Unix nanoseconds."""
+    """The encoder (logs/encoder.py) of StreamLogs: encoded LogChunk messages. `clock_ns` gives Unix nanoseconds."""
 
     def __init__(self, *, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns

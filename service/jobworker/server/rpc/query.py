@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jobworker.server.errors import PermissionDeniedError, invalid
 from jobworker.server.ids import CorrelationId
-from jobworker.server.logs import ask
+from jobworker.server.logs import logquery
 from jobworker.server.logs.budget import Hold
 from jobworker.server.logs.merge import Merge
 from jobworker.server.model import BatchState, JobState
@@ -65,12 +65,12 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
     async def StreamLogs(self, request: query_pb2.StreamLogsRequest, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         """Sends the exact bytes of logs."""
         batch = await self._load(request.correlation_id)
-        wanted = await _log_ask(batch, request, self._slices)
+        wanted = await _log_query(batch, request, self._slices)
         stall = Stall(call=CURRENT.get(), stall_seconds=self.stall_seconds)
         # The next piece is read once the last one is on its way: the client's own pace, and one piece in memory.
         hold = self._hold()
         with stall:
-            async with Merge(batch=batch, ask=wanted, files=self._files, form=self._chunks, hold=hold) as merge:
+            async with Merge(batch=batch, query=wanted, files=self._files, encoder=self._chunks, hold=hold) as merge:
                 while (piece := await merge.next()) is not None:
                     stall.begin()
                     await context.write(piece)
@@ -83,7 +83,7 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
         hold = self._hold()
         search = Search(
             batch=batch,
-            indexes=await ask.selected(batch, request.job_index, self._slices),
+            indexes=await logquery.selected(batch, request.job_index, self._slices),
             states=convert.states(request.state, JobState),
             follow=not request.snapshot,
             with_log=not request.omit_log,
@@ -164,12 +164,12 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
         return self._batches.find(about(correlation_id), user=scope())
 
 
-async def _log_ask(batch: BatchView, request: query_pb2.StreamLogsRequest, slices: Slices) -> ask.Ask:
-    indexes = await ask.selected(batch, request.job_index, slices)
-    starts = await ask.starts(
+async def _log_query(batch: BatchView, request: query_pb2.StreamLogsRequest, slices: Slices) -> logquery.LogQuery:
+    indexes = await logquery.selected(batch, request.job_index, slices)
+    starts = await logquery.starts(
         batch,
         (
-            ask.Cursor(c.job_index, convert.stream(c.stream, f"cursors[{i}].stream"), c.offset)
+            logquery.Cursor(c.job_index, convert.stream(c.stream, f"cursors[{i}].stream"), c.offset)
             for i, c in enumerate(request.cursors)
         ),
         slices,
@@ -179,8 +179,10 @@ async def _log_ask(batch: BatchView, request: query_pb2.StreamLogsRequest, slice
             raise invalid("offset", "goes with exactly one job_index; use cursors")
         if starts:
             raise invalid("offset", "cannot be given together with cursors")
-        starts = await ask.starts(batch, [ask.Cursor(indexes[0], None, request.offset)], slices, field="offset")
-    return ask.Ask(
+        starts = await logquery.starts(
+            batch, [logquery.Cursor(indexes[0], None, request.offset)], slices, field="offset"
+        )
+    return logquery.LogQuery(
         indexes=indexes,
         starts=starts,
         follow=not request.no_follow,

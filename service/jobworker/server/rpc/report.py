@@ -49,10 +49,10 @@ class Executor(Protocol):
 
 
 class Work(Protocol):
-    """Who runs the jobs; `picture` is of the last executor that attached."""
+    """Who runs the jobs; `snapshot` is of the last executor that attached."""
 
     @property
-    def picture(self) -> Executor | None: ...
+    def snapshot(self) -> Executor | None: ...
 
     @property
     def connected(self) -> bool: ...
@@ -132,15 +132,15 @@ class Report:
         return status
 
     def _executor(self, message: admin_pb2.ExecutorStatus) -> None:
-        picture = self.work.picture
+        snapshot = self.work.snapshot
         message.attached = self.work.connected
-        if picture is None:
+        if snapshot is None:
             return
-        message.epoch = picture.epoch
-        message.isolation, message.isolation_detail = picture.isolation, picture.isolation_detail
-        message.tree = picture.tree
-        if picture.since is not None:
-            message.up_since.FromNanoseconds(picture.since)
+        message.epoch = snapshot.epoch
+        message.isolation, message.isolation_detail = snapshot.isolation, snapshot.isolation_detail
+        message.tree = snapshot.tree
+        if snapshot.since is not None:
+            message.up_since.FromNanoseconds(snapshot.since)
 
     async def _load(self, status: admin_pb2.ServiceStatus, users: dict[str, admin_pb2.UserLoad]) -> None:
         async for batch in self.slices.each(tuple(self.unfinished())):

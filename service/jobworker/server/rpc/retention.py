@@ -41,7 +41,7 @@ class RetentionPlans:
             InvalidRequestError: a key is none of retention, or its value is not valid.
         """
         if others := [key for key in values if not key.startswith(_SECTION)]:
-            raise InvalidRequestError(*(Violation(key, "is no key of retention") for key in others))
+            raise InvalidRequestError(*(Violation(key, "is not a key of retention") for key in others))
         plan = await self.retention.planned(
             self.keep(values), most=min(max_removals or _USUAL, _MOST), slices=self.slices
         )

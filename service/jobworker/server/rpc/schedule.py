@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jobworker.server.errors import invalid
 from jobworker.server.ids import CorrelationId
-from jobworker.server.logs import ask
+from jobworker.server.logs import logquery
 from jobworker.server.rpc import convert
 from jobworker.server.rpc.call import CURRENT, about, caller, scope
 from jobworker.server.rpc.interceptors import echo_correlation
@@ -103,7 +103,7 @@ class ScheduleServicer(schedule_pb2_grpc.JobScheduleServiceServicer):
         """Ends jobs, and answers once they are final."""
         batch = self._batches.find(about(request.correlation_id), user=scope())
         grace_seconds = convert.seconds(request.grace, "grace") if request.HasField("grace") else None
-        wanted = await ask.marked(batch, request.job_index, self._slices) if request.job_index else None
+        wanted = await logquery.marked(batch, request.job_index, self._slices) if request.job_index else None
         CURRENT.get().audit = {"owner": batch.header.user, "jobs": len(request.job_index) or batch.job_count}
         await self._scheduler.cancel(batch, wanted=wanted, grace_seconds=grace_seconds)
         return convert.batch(batch)

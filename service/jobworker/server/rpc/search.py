@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobworker.server.logs.ask import Ask
+from jobworker.server.logs.logquery import LogQuery
 from jobworker.server.logs.merge import Merge
 from jobworker.server.model import JobState
 from jobworker.server.rpc import convert, waiting
@@ -89,8 +89,10 @@ class Search:
         base = 0
         for stream in self._batch.job(index).spec.output.streams:
             decoding = _Decoding(base)
-            wanted = Ask(indexes=[index], follow=self._follow, only=stream)
-            async with Merge(batch=self._batch, ask=wanted, files=self._files, form=decoding, hold=self._hold) as merge:
+            wanted = LogQuery(indexes=[index], follow=self._follow, only=stream)
+            async with Merge(
+                batch=self._batch, query=wanted, files=self._files, encoder=decoding, hold=self._hold
+            ) as merge:
                 while (text := await merge.next()) is not None:
                     if text.text:
                         yield text
@@ -117,7 +119,7 @@ class Search:
 
 
 class _Decoding:
-    """A form (logs/pieces.py): UTF-8 across messages, never splitting a character; what is none becomes U+FFFD."""
+    """An encoder (logs/encoder.py): UTF-8 across messages, never splitting a character; what is none becomes U+FFFD."""
 
     def __init__(self, base: int) -> None:
         self._base = base

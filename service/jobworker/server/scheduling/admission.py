@@ -150,7 +150,7 @@ class Admission:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
-            raise PathTakenError(f"{self._path}: is there and is no socket")
+            raise PathTakenError(f"{self._path}: is there and is not a socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
             number = probe.connect_ex(self._path)
         if number not in (errno.ECONNREFUSED, errno.ENOENT):
@@ -197,7 +197,7 @@ class Admission:
         if message.get("m") == "hello" and isinstance(key, str) and key:
             self._judge(sock, hashlib.sha256(key.encode("utf-8", "backslashreplace")).hexdigest())
         else:
-            self._refuse(sock, "a process that is no executor connected to its socket")
+            self._refuse(sock, "a process that is not an executor connected to its socket")
 
     def _judge(self, sock: socket.socket, key: str) -> None:
         known = hmac.compare_digest(key, self._key)

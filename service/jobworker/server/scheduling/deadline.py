@@ -69,5 +69,5 @@ class Deadline:
 def _number(record: dict[str, Any], key: str) -> int | None:
     value = record.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise ValueError(f"{key} is no number")
+        raise ValueError(f"{key} is not a number")
     return value

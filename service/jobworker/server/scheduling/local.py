@@ -17,7 +17,7 @@ from jobworker.executor import protocol
 from jobworker.server.model import JobEnd, LogPolicy
 from jobworker.server.scheduling import translate
 from jobworker.server.scheduling.startflags import StartFlagFiles, StartFlags
-from jobworker.server.scheduling.worker import Attached, Listener, Order, Short
+from jobworker.server.scheduling.worker import ExecutorSnapshot, Listener, Order, Short
 from jobworker.server.slices import one_slice
 from jobworker.server.telemetry.log import Log
 
@@ -306,7 +306,7 @@ class LocalWorker:
         self.epoch = None if hello["stopping"] else hello["epoch"]
         if hello["stopping"]:
             self.stopping.set()
-        picture = Attached(
+        snapshot = ExecutorSnapshot(
             epoch=hello["epoch"],
             isolation=hello["isolation"],
             isolation_detail=hello["isolation_detail"],
@@ -318,17 +318,17 @@ class LocalWorker:
             never_started=dict(self._never_started),
         )
         self._waiting_ids, self._running, self._ended = set(), {}, {}
-        log = self._log.info if picture.isolation != "none" else self._log.warning
+        log = self._log.info if snapshot.isolation != "none" else self._log.warning
         log(
             "executor attached",
-            epoch=picture.epoch,
-            isolation=picture.isolation,
-            detail=picture.isolation_detail,
-            left_overs=picture.tree,
-            running=len(picture.running),
-            unacknowledged=len(picture.ended),
+            epoch=snapshot.epoch,
+            isolation=snapshot.isolation,
+            detail=snapshot.isolation_detail,
+            left_overs=snapshot.tree,
+            running=len(snapshot.running),
+            unacknowledged=len(snapshot.ended),
         )
-        self._listener.attached(picture)
+        self._listener.attached(snapshot)
 
     def _share_flags(self, hello: dict[str, Any]) -> None:
         """Looks at those of the executors before, and shares some with this one."""

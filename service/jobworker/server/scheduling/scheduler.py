@@ -19,12 +19,12 @@ from jobworker.server.errors import ExhaustedError, UnavailableError
 from jobworker.server.ids import CorrelationId
 from jobworker.server.model import BatchView, EndReason, JobEnd, JobState
 from jobworker.server.scheduling.cancel import Canceller, Wanted
+from jobworker.server.scheduling.fairqueue import FairQueue
 from jobworker.server.scheduling.launch import Launcher
 from jobworker.server.scheduling.lost import lose, lost_end
 from jobworker.server.scheduling.order import RunSettings
-from jobworker.server.scheduling.queue import Turns
 from jobworker.server.scheduling.tasks import Tasks
-from jobworker.server.scheduling.worker import Attached, Worker
+from jobworker.server.scheduling.worker import ExecutorSnapshot, Worker
 from jobworker.server.slices import Slices, one_slice
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.batches import Batches
@@ -67,7 +67,7 @@ class Scheduler:
         ledger.resumed = self._resumed
         ledger.completed = self._completed
         ledger.files.finished = self._finished
-        self._turns = Turns()
+        self._turns = FairQueue()
         self._canceller = Canceller(
             ledger=ledger,
             slices=slices,
@@ -88,7 +88,7 @@ class Scheduler:
         self._worker: Worker | None = None
         self._filling = False
         self._paused = False
-        self.picture: Attached | None = None
+        self.snapshot: ExecutorSnapshot | None = None
 
     # -- batches come
 
@@ -181,20 +181,20 @@ class Scheduler:
 
     # -- Listener
 
-    def attached(self, picture: Attached) -> None:
-        """An executor is there: what was ordered and is not in its picture never arrived (the same epoch), or went
+    def attached(self, snapshot: ExecutorSnapshot) -> None:
+        """An executor is there: what was ordered and is not in its snapshot never arrived (the same epoch), or went
         down with the executor before (another), unless that is known not to have started it."""
-        self.picture = picture
+        self.snapshot = snapshot
         lost: list[tuple[ActiveBatch, int, str]] = []
         for batch in list(self._batches.active.values()):
             returned = []
             for index, epoch in batch.recorded.running.items():
                 job_id = batch.job_id(index)
-                if job_id in picture.running or job_id in picture.ended or job_id in picture.waiting:
+                if job_id in snapshot.running or job_id in snapshot.ended or job_id in snapshot.waiting:
                     continue
                 if job_id in self._launcher.under_way:
                     continue  # no executor was sent it yet
-                if epoch != picture.epoch and picture.never_started.get(job_id) != epoch:
+                if epoch != snapshot.epoch and snapshot.never_started.get(job_id) != epoch:
                     lost.append((batch, index, epoch))
                 else:
                     returned.append(index)
@@ -204,8 +204,8 @@ class Scheduler:
             self._tasks.start(
                 lose(lost, record=self._record_ends, slices=self._slices, clock_ns=self._clock_ns, log=self._log)
             )
-        self.started(list(picture.running.items()))
-        self.ended(list(picture.ended.items()))
+        self.started(list(snapshot.running.items()))
+        self.ended(list(snapshot.ended.items()))
         self._canceller.stop_again()
         if self._worker is not None:
             self._worker.unfinished(list(self._batches.active))
@@ -221,7 +221,7 @@ class Scheduler:
             if index in batch.recorded.running and index not in batch.recorded.started:
                 known[batch].append(Started(index, at))
         for batch, records in known.items():
-            # What cannot be recorded the end tells as well, and so does the next picture.
+            # What cannot be recorded the end tells as well, and so does the next snapshot.
             with contextlib.suppress(ExhaustedError, UnavailableError):
                 self._ledger.record(batch, records, partial(self._starts_durable, batch, records))
 
@@ -336,7 +336,7 @@ class Scheduler:
         try:
             self._ledger.record(batch, [Returned(index) for index in indexes], partial(self._returned, ids))
         except (ExhaustedError, UnavailableError) as e:
-            # The executor keeps them as ended, or they are missing in its next picture again.
+            # The executor keeps them as ended, or they are missing in its next snapshot again.
             self._log.error("jobs were not taken back", correlation_id=batch.header.correlation_id, problem=str(e))
             return
         self._canceller.skip_if_stopping(batch, indexes, EndReason.CANCELLED)
@@ -351,22 +351,22 @@ class Scheduler:
     def _record_ends(self, batch: ActiveBatch, ends: list[tuple[int, JobEnd]]) -> None:
         """Records ends, frees their places, and acknowledges and shows them when they are durable. What cannot be
         recorded the executor keeps, and tells again when it can be (`_resumed`)."""
-        untold = [i for i, end in ends if end.started_at is not None and i not in batch.recorded.started]
+        unreported = [i for i, end in ends if end.started_at is not None and i not in batch.recorded.started]
         records = [Ended(index, end) for index, end in ends]
         try:
-            fresh = self._ledger.record(batch, records, partial(self._ends_durable, batch, ends, untold))
+            fresh = self._ledger.record(batch, records, partial(self._ends_durable, batch, ends, unreported))
         except (ExhaustedError, UnavailableError):
             return  # told in the log when that began
         if fresh:
             self._advance(batch)
 
     def _ends_durable(
-        self, batch: ActiveBatch, ends: list[tuple[int, JobEnd]], untold: list[int], error: OSError | None
+        self, batch: ActiveBatch, ends: list[tuple[int, JobEnd]], unreported: list[int], error: OSError | None
     ) -> None:
         if error is not None:
             return
-        if untold:  # of a quick job the end alone is told
-            self._observer.jobs_started(batch.header, untold)
+        if unreported:  # of a quick job the end alone is told
+            self._observer.jobs_started(batch.header, unreported)
         self._observer.jobs_ended(batch.header, ends)
         ids = [batch.job_id(index) for index, _ in ends]
         self._canceller.ended(ids)

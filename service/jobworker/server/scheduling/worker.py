@@ -37,8 +37,8 @@ class Short:
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
-    """An executor's picture of itself, after everything that the server before had sent it."""
+class ExecutorSnapshot:
+    """An executor's snapshot of itself, after everything that the server before had sent it."""
 
     epoch: str
     isolation: str
@@ -71,7 +71,7 @@ class Worker(Protocol):
         ...
 
     def tell_again(self) -> None:
-        """Has the executor tell its picture again: what was not acknowledged could not be recorded, and can be now."""
+        """Has the executor tell its snapshot again: what was not acknowledged could not be recorded, and can be now."""
         ...
 
     def over(self, correlation_id: str) -> None:
@@ -86,7 +86,7 @@ class Worker(Protocol):
 class Listener(Protocol):
     """Is told what happens to orders."""
 
-    def attached(self, picture: Attached) -> None: ...
+    def attached(self, snapshot: ExecutorSnapshot) -> None: ...
 
     def started(self, jobs: list[tuple[str, int]]) -> None:
         """(id, Unix nanoseconds)."""

@@ -14,9 +14,9 @@ _EVERY_SECONDS = 0.25  # 15 us a second
 class LoopLag:
     """Measures from the start on until `close`."""
 
-    def __init__(self, *, told: Callable[[float], object], clock: Callable[[], float]) -> None:
+    def __init__(self, *, report: Callable[[float], object], clock: Callable[[], float]) -> None:
         """`told` each lag in seconds. `clock` is monotonic and not the loop's own, which stands still within a turn."""
-        self._told = told
+        self._report = report
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._wait()
@@ -26,7 +26,7 @@ class LoopLag:
         self._timer = self._loop.call_later(_EVERY_SECONDS, self._ran)
 
     def _ran(self) -> None:
-        self._told(max(0.0, self._clock() - self._due))
+        self._report(max(0.0, self._clock() - self._due))
         self._wait()
 
     def close(self) -> None:

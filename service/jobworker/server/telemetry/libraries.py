@@ -1,6 +1,6 @@
 """What libraries and the interpreter would print on standard error goes into the service's log, without the values.
 
-They tell of failures in words that are made of whatever they were handling: gRPC of metadata that is no UTF-8, asyncio
+They tell of failures in words that are made of whatever they were handling: gRPC of metadata that is not UTF-8, asyncio
 of a callback with its arguments. Here they are told as the place that spoke and the class of the exception.
 """
 

@@ -32,7 +32,7 @@ class Metrics:
         self._audit_lost = instruments.counter(names.AUDIT_LOST).of()
         spans = instruments.counter(names.SPANS_EXPORTED)
         self._spans = {outcome: spans.of(outcome) for outcome in _SPAN_OUTCOMES}
-        self._lag = LoopLag(told=instruments.histogram(names.EVENT_LOOP_LAG).of().observe, clock=monotonic)
+        self._lag = LoopLag(report=instruments.histogram(names.EVENT_LOOP_LAG).of().observe, clock=monotonic)
         self._exposition = Exposition(clock=monotonic)
         self._exposition.add(instruments)
 

@@ -37,7 +37,7 @@ def wanted(choice: Literal["auto", "otlp", "none"], environment: Mapping[str, st
 
 
 def queue_limits(environment: Mapping[str, str]) -> QueueLimits:
-    """What the OTEL_BSP_* variables say; what is no number is passed over."""
+    """What the OTEL_BSP_* variables say; what is not a number is passed over."""
     spans = max(1, int(_number(environment, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SPANS)))
     at_once = max(1, int(_number(environment, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _SPANS_AT_ONCE)))
     delay = _number(environment, "OTEL_BSP_SCHEDULE_DELAY", _DELAY_MS) / 1000

@@ -43,7 +43,7 @@ class Drain(Protocol):
     def phase(self) -> Phase: ...
 
 
-class Picture(Protocol):
+class Snapshot(Protocol):
     """What an executor said of itself; `since` in Unix nanoseconds."""
 
     @property
@@ -57,7 +57,7 @@ class Work(Protocol):
     """Who runs the jobs."""
 
     @property
-    def picture(self) -> Picture | None: ...
+    def snapshot(self) -> Snapshot | None: ...
 
     @property
     def connected(self) -> bool: ...
@@ -271,12 +271,12 @@ class State:
             yield _counter(spec, {(reason,): removed[reason] for reason in REASONS})
 
     def _executor(self) -> Iterator[Metric]:
-        picture = self.work.picture
+        snapshot = self.work.snapshot
         yield _gauge(names.EXECUTOR_UP, {(): float(self.work.connected)})
         yield _counter(names.EXECUTOR_STARTS, {(): self.worker.epochs})
-        since = None if picture is None else picture.since
+        since = None if snapshot is None else snapshot.since
         yield _gauge(names.EXECUTOR_START_TIME, {} if since is None else {(): since / 1e9})
-        isolated = picture is not None and picture.isolation != "none"
+        isolated = snapshot is not None and snapshot.isolation != "none"
         yield _gauge(names.EXECUTOR_ISOLATED, {(): float(isolated)})
 
     def _files(self) -> Iterator[Metric]:

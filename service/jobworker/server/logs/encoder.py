@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Form(Protocol[T_co]):
+class Encoder(Protocol[T_co]):
     """Makes what a follower sends out of what was read. Offsets are bytes from the log's start."""
 
     def data(self, index: int, stream: LogStream, offset: int, view: memoryview) -> T_co:

@@ -48,7 +48,7 @@ class InitResult:
     passwords: dict[str, str] = field(default_factory=dict)
 
 
-class Completion:
+class Provisioner:
     """Makes the parts of one folder; `authority` comes first."""
 
     def __init__(

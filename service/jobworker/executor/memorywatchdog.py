@@ -22,7 +22,7 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.005, 1.0
 _UNLIMITED_SECONDS = 10.0  # a limit may come later: a pod can be resized in place
 
 
-class Greed:
+class MemoryWatchdog:
     """`begin`, in or before the thread that runs the timers."""
 
     def __init__(

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from jobworker.server.store.active import ActiveBatch
 
 
-class Turns:
+class FairQueue:
     """The batches that have a job to start now."""
 
     def __init__(self) -> None:

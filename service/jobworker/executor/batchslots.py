@@ -8,7 +8,7 @@ from .protocol import Order
 Given = Tuple[Order, List[int]]  # with its descriptors
 
 
-class Turns:
+class BatchSlots:
     """An order is in here from `add` until it `leave`s or is removed: waiting, ready, or started."""
 
     def __init__(self) -> None:

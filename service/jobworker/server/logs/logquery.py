@@ -33,7 +33,7 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class LogQuery:
     """Which logs and what of them. `indexes` ascending, none twice, all below job_count; `starts` by `log_key`.
 
     Logs without a start begin at 0, or at the last `tail_bytes` or `tail_lines` (0: all) of what they had when

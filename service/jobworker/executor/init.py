@@ -73,10 +73,10 @@ def _check_work(setting: isolation.Setting) -> None:
 
 def run(inner: Callable[[Optional[int]], None], *, chosen: Isolation, wishes: Wishes, parent: int) -> int:
     """Runs the inner process, and returns the status to exit with. `inner` gets a descriptor that becomes readable when
-    it is to stop, and comes to its end when the guard dies. `parent`: whose end this process is to follow, as seen at
+    it is to stop, and comes to its end when init dies. `parent`: whose end this process is to follow, as seen at
     its start."""
     if chosen.kind == CONTAINER:
-        # The container's PID 1 needs no guard: with it everything dies.
+        # The container's PID 1 needs no init of ours: with it everything dies.
         isolation.drop_privileges(wishes.setting.user)
         inner(None)
         return 0
