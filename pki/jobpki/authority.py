@@ -110,7 +110,7 @@ def issue_health(
     lifetime: timedelta,
     serial: int,
 ) -> x509.Certificate:
-    """The certificate of the server's health check: clientAuth, `spiffe://<trust domain>/health`, which is not a user."""
+    """The health check's certificate, which is not a user: clientAuth, `spiffe://<trust domain>/health`."""
     return _leaf(
         authority,
         key=key,

@@ -1,5 +1,5 @@
 """Looks through a PKI folder for what would make it unsafe or unusable: files that others may read or change, that are
-empty or cannot be parsed, keys that are not those of their certificates. What is missing is not a fault: it can be made.
+empty or cannot be parsed, keys that are not those of their certificates. A missing file is not a fault: it can be made.
 """
 
 from __future__ import annotations

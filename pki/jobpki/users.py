@@ -45,8 +45,8 @@ class Role(str):
         """
         if re.fullmatch(ROLE_PATTERN, text) is None:
             raise PkiError(
-                f"{text!r} is not a role: viewer, operator, admin, or the name of one in the service's configuration, of "
-                "lower-case letters, digits, - and _"
+                f"{text!r} is not a role: viewer, operator, admin, or the name of one in the service's configuration, "
+                "of lower-case letters, digits, - and _"
             )
         return next((role for role in _OWN if role == text), cls(text))
 

@@ -100,7 +100,7 @@ def test_config_is_shown_set_and_unset(root: Jobctl) -> None:
     assert [line.split()[:3] for line in text.splitlines()[1:4]] == [
         ["log_level", "warning", "update"], ["jobs.running", "9", "update"], ["jobs.log_bytes", "none", "update"],
     ]  # fmt: skip
-    assert f"generation      {generation + 1}" in text
+    assert f"generation  {generation + 1}\n" in text
     shown = root.json("admin", "config", "unset", "jobs.running", "jobs.log_bytes", "log_level")
     assert shown["values"]["jobs"]["running"] == 2048
     assert {entry["source"] for entry in shown["entries"]} == {"default", "environment"}

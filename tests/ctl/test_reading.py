@@ -28,7 +28,7 @@ def test_a_batch_and_its_jobs_are_shown(jobctl: Jobctl, three: str) -> None:
     assert three in shown
     assert "3: 1 succeeded, 2 failed" in shown
     rows = shown.split("\n\n")[1].splitlines()
-    assert rows[0].split() == ["JOB", "RESULT", "TOOK", "LOG", "COMMAND"]
+    assert rows[0].split() == ["JOB", "RESULT", "ELAPSED", "LOG", "COMMAND"]
     assert "SUCCEEDED (exit code 0)" in rows[1]
     assert "FAILED (exit code 5)" in rows[2]
     assert "FAILED (signal 9, SIGKILL)" in rows[3]

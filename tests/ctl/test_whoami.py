@@ -29,7 +29,7 @@ def test_it_shows_user_role_rights_certificate_and_token(jobctl: Jobctl, shared_
         "user": "alice",
         "role": "operator",
         "rights": "cancel_own, read_own, submit",
-        "certificate": f"serial {certificate.serial_number:x}, until {end:%Y-%m-%d %H:%M:%S}",
+        "certificate": f"serial {certificate.serial_number:x}, until {end:%Y-%m-%d %H:%M:%S}Z",
     }
 
 

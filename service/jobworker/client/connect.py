@@ -93,6 +93,10 @@ class Client:
         """Ends every call and the connection."""
         await self._connection.close()
 
+    def now(self) -> float:
+        """The time at the service, in seconds since 1970, as far as the login or a refusal has told; else here."""
+        return self._connection.clock.now()
+
     async def login(self, username: str, password: str) -> Token:
         """A token for the user that the bundle's certificate names. It is not kept here."""
         return await self._connection.login(username, password)

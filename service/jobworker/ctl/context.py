@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -145,3 +146,14 @@ def cache_folder() -> Path:
 def given_password() -> str | None:
     """The password in the environment."""
     return os.environ.get("JOBCTL_PASSWORD")
+
+
+def colours_wanted() -> bool:
+    """Whether a terminal is to get colours: https://no-color.org, and terminfo(5) of `dumb`."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def use_utc() -> None:
+    """Times are shown in UTC from now on, as with TZ=UTC."""
+    os.environ["TZ"] = "UTC"
+    time.tzset()

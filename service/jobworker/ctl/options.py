@@ -6,13 +6,33 @@ from typing import Annotated
 
 import typer
 
+from jobworker.ctl.context import use_utc
 from jobworker.ctl.durations import parse_seconds
 
 
 class Form(StrEnum):
-    """How results are printed."""
+    """How one result is printed."""
 
     TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class ListForm(StrEnum):
+    """How results of one kind are printed."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    JSONL = "jsonl"
+    YAML = "yaml"
+    NAME = "name"
+
+
+class LogForm(StrEnum):
+    """How logs are printed."""
+
+    BYTES = "table"
     JSON = "json"
 
 
@@ -39,9 +59,41 @@ def _seconds(text: str) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
+def _utc(wanted: bool) -> bool:
+    if wanted:
+        use_utc()
+    return wanted
+
+
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The batch's CorrelationID.", show_default=False)]
 FormOption = Annotated[
-    Form, typer.Option("--output", "-o", help="For people, or for programs (proto3 JSON).", show_default=True)
+    Form,
+    typer.Option("--output", "-o", help="For people, or for programs (proto3 JSON, or YAML of it).", show_default=True),
+]
+LogFormOption = Annotated[
+    LogForm, typer.Option("--output", "-o", help="The bytes of logs, or LogChunk messages in JSON, one a line.")
+]
+ListFormOption = Annotated[
+    ListForm,
+    typer.Option(
+        "--output",
+        "-o",
+        help="wide: all columns, uncut. json, jsonl (one a line), yaml: for programs. name: what identifies each.",
+        show_default=True,
+    ),
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="NAME,...", help="These columns, in this order.", show_default=False),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only what identifies each: as -o name.", show_default=False)
+]
+NoHeadersOption = Annotated[
+    bool, typer.Option("--no-headers", help="A table without the names of its columns.", show_default=False)
+]
+UtcOption = Annotated[
+    bool, typer.Option("--utc", help="Show times in UTC instead of your time zone.", callback=_utc, show_default=False)
 ]
 JobsOption = Annotated[
     list[int] | None,
@@ -109,7 +161,12 @@ TimeoutOption = Annotated[
 ]
 EnvOption = Annotated[
     list[str] | None,
-    typer.Option("--env", "-e", metavar="KEY=VALUE", help="In each job's environment; repeatable. KEY alone: ours."),
+    typer.Option(
+        "--env",
+        "-e",
+        metavar="KEY=VALUE",
+        help="In each job's environment; repeatable. KEY alone copies its value from here.",
+    ),
 ]
 CwdOption = Annotated[
     str, typer.Option("--cwd", "-C", metavar="FOLDER", help="Each job's working directory.", show_default=False)
@@ -127,7 +184,7 @@ LogPolicyOption = Annotated[
 ]
 StdinOption = Annotated[
     Path | None,
-    typer.Option("--stdin", metavar="FILE", help="Each job's standard input; - is ours.", show_default=False),
+    typer.Option("--stdin", metavar="FILE", help="Each job's standard input; - is that of jobctl.", show_default=False),
 ]
 NameIdOption = Annotated[
     str | None,

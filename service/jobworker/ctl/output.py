@@ -4,40 +4,31 @@ here, but for the bytes of logs, so that no text of others steers the terminal."
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import MessageToDict
 
+from jobworker.ctl.context import colours_wanted
 from jobworker.ctl.durations import format_seconds
 from jobworker.ctl.exits import complain
+from jobworker.ctl.options import Form, ListForm
+from jobworker.ctl.tables import Look, Styled, render, render_facts
 from jobworker.ctl.visible import visible, visible_json
-from jobworker.v1.job_pb2 import Batch, BatchState
+from jobworker.ctl.yamltext import to_yaml
+from jobworker.v1.job_pb2 import BATCH_STATE_RUNNING, JOB_STATE_RUNNING, Batch, BatchState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
-    from rich.table import Table
-    from rich.text import Text
 
     from jobworker.client import Retry
+    from jobworker.ctl.tables import Cell, Column
     from jobworker.v1.job_pb2 import Job
-    from jobworker.v1.query_pb2 import SearchJobResponse
-
-_STYLES = {
-    "QUEUED": "dim",
-    "RUNNING": "cyan",
-    "SUCCEEDED": "green",
-    "FAILED": "red",
-    "CANCELLED": "yellow",
-    "TIMED_OUT": "red",
-    "LOST": "magenta",
-    "SKIPPED": "dim",
-}
-_PLAIN_WIDTH = 10_000  # columns of a table that no terminal shows: nothing is wrapped or cut
 
 
 def note(text: str) -> None:
@@ -65,61 +56,53 @@ def as_json(message: Message) -> dict[str, object]:
     return MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
-def print_json(value: object) -> None:
-    """One JSON text: on one line, or indented at a terminal."""
-    text = json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False)
-    print(visible_json(text), flush=True)
+def print_data(value: object, form: Form | ListForm, *, several: bool = False) -> None:
+    """A value for programs. `several`: it is one of those that make up the output.
+
+    JSON is on one line, or indented at a terminal; JSON lines and YAML always have the same layout.
+    """
+    if form.value == Form.YAML.value:
+        text = visible_json(to_yaml(value), pairs=False)
+        print(f"---\n{text}" if several else text, flush=True)
+        return
+    indent = 2 if sys.stdout.isatty() and form.value != ListForm.JSONL.value else None
+    print(visible_json(json.dumps(value, indent=indent, ensure_ascii=False)), flush=True)
 
 
-def print_batch(batch: Batch) -> None:
-    """A batch as lines of a name and a value."""
-    facts = {
-        "batch": batch.correlation_id,
-        "name": batch.name,
-        "labels": " ".join(f"{key}={value}" for key, value in sorted(batch.labels.items())),
-        "user": batch.user,
-        "state": batch_state(batch),
-        "jobs": counts_in_words(batch),
-        "accepted": moment(batch.accepted_at) if batch.HasField("accepted_at") else "",
-        "started": moment(batch.started_at) if batch.HasField("started_at") else "",
-        "ended": moment(batch.ended_at) if batch.HasField("ended_at") else "",
-        "took": took(batch),
-    }
-    rows = table("", "", header=False)
-    for name, value in facts.items():
-        if value:
-            add_row(rows, f"{name}:", _styled(value) if name == "state" else value)
-    show(rows)
+def print_lines(lines: Iterable[str]) -> None:
+    """Texts of others, each on a line."""
+    for line in lines:
+        say(line, flush=True)
 
 
-def print_jobs(responses: Iterable[SearchJobResponse]) -> None:
-    """Jobs as a table."""
-    rows = table("JOB", "RESULT", "TOOK", "LOG", "COMMAND")
-    for response in responses:
-        job = response.job
-        command = job.command or " ".join(job.argv)
-        words = " ".join((f"{job.name}: " if job.name else "", " ".join(command.split()))).strip()
-        log = sum(size.bytes for size in job.logs)
-        add_row(rows, str(job.index), _styled(response.result), took(job), format_bytes(log) + _dropped(job), words)
-    show(rows)
+def print_table(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, header: bool = True, whole: bool = False
+) -> None:
+    """A table, as wide as the terminal; elsewhere, and with `whole`, as wide as it needs."""
+    shown = [[_visible(cell) for cell in row] for row in rows]
+    for line in render(columns, shown, _look(whole=whole), header=header):
+        print(line)
 
 
-def print_batches(batches: Iterable[Batch]) -> None:
-    """Batches as a table."""
-    rows = table("ID", "STATE", "DONE", "FAILED", "USER", "ACCEPTED", "TOOK", "NAME")
-    for batch in batches:
-        add_row(
-            rows,
-            batch.correlation_id,
-            _styled(batch_state(batch)),
-            f"{done_count(batch)}/{batch.job_count}",
-            str(failed_count(batch) or ""),
-            batch.user,
-            moment(batch.accepted_at),
-            took(batch),
-            batch.name,
-        )
-    show(rows)
+def print_facts(facts: Iterable[tuple[str, Cell]]) -> None:
+    """Lines of a name and a value, without those that have no value."""
+    for line in fact_lines(facts):
+        print(line)
+
+
+def fact_lines(facts: Iterable[tuple[str, Cell]]) -> Iterator[str]:
+    """What `print_facts` prints."""
+    return render_facts([(visible(name), _visible(value)) for name, value in facts if value], _look(whole=True))
+
+
+def _look(*, whole: bool) -> Look:
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal and not whole else None
+    return Look(width, colours=terminal and colours_wanted(), unicode="utf" in (sys.stdout.encoding or "").lower())
+
+
+def _visible(cell: Cell) -> Cell:
+    return Styled(visible(cell.text), cell.style) if isinstance(cell, Styled) else visible(cell)
 
 
 def batch_state(batch: Batch) -> str:
@@ -145,15 +128,21 @@ def counts_in_words(batch: Batch) -> str:
 
 def moment(stamp: Timestamp) -> str:
     """A time in the user's zone, to the second."""
-    return datetime.fromtimestamp(stamp.seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return local_time(datetime.fromtimestamp(stamp.seconds, UTC))
 
 
-def took(what: Batch | Job) -> str:
-    """From start to end; empty where one is not known."""
-    if not (what.HasField("started_at") and what.HasField("ended_at")):
+def local_time(time: datetime) -> str:
+    """`2026-01-31 08:00:00+01:00`, or `2026-01-31 07:00:00Z` where the user's zone is UTC."""
+    return time.astimezone().isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")
+
+
+def elapsed(what: Batch | Job, now: float) -> str:
+    """From start to end, or to `now` (seconds since 1970) of what runs; empty where one of them is not known."""
+    running = what.state == (BATCH_STATE_RUNNING if isinstance(what, Batch) else JOB_STATE_RUNNING)
+    if not what.HasField("started_at") or not (running or what.HasField("ended_at")):
         return ""
-    nanoseconds = what.ended_at.ToNanoseconds() - what.started_at.ToNanoseconds()
-    return format_seconds(nanoseconds / 1e9)
+    ended = now * 1e9 if running else what.ended_at.ToNanoseconds()
+    return format_seconds(max(0.0, ended - what.started_at.ToNanoseconds()) / 1e9)
 
 
 def format_bytes(count: int) -> str:
@@ -166,51 +155,3 @@ def format_bytes(count: int) -> str:
         if size < 1023.95:
             break
     return f"{size:.1f}{unit}" if size < 99.95 else f"{size:.0f}{unit}"
-
-
-def show(table: Table) -> None:
-    """With colours and cut to the width at a terminal, plain and whole elsewhere."""
-    from rich.console import Console
-
-    if sys.stdout.isatty():
-        Console(highlight=False).print(table)
-        return
-    console = Console(highlight=False, width=_PLAIN_WIDTH)
-    with console.capture() as capture:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
-
-
-def table(*columns: str, header: bool = True) -> Table:
-    """An empty one, with its columns."""
-    from rich.table import Table
-
-    table = Table(box=None, show_header=header, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for position, name in enumerate(columns):
-        last = position == len(columns) - 1
-        table.add_column(name, no_wrap=True, overflow="ellipsis" if last else "fold")
-    return table
-
-
-def add_row(table: Table, *cells: str | Text) -> None:
-    """A row of texts, none of which is markup; a Text was made by `literal`."""
-    table.add_row(*(literal(cell) if isinstance(cell, str) else cell for cell in cells))
-
-
-def literal(text: str) -> Text:
-    """Text of others: neither markup nor control characters of it reach the terminal."""
-    from rich.text import Text
-
-    return Text(visible(text))
-
-
-def _dropped(job: Job) -> str:
-    """` (9.9G dropped)` behind a log's size, where some of it is gone, or never was in it."""
-    dropped = sum(size.dropped_head_bytes + size.dropped_tail_bytes for size in job.logs)
-    return f" ({format_bytes(dropped)} dropped)" if dropped else ""
-
-
-def _styled(result: str) -> Text:
-    text = literal(result)
-    text.stylize(_STYLES.get(result.partition(" ")[0], ""))
-    return text

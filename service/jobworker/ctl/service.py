@@ -8,7 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from jobworker.ctl.durations import format_seconds
-from jobworker.ctl.output import add_row, as_json, format_bytes, literal, moment, print_json, say, show, table
+from jobworker.ctl.listing import Field, Listing, Shown
+from jobworker.ctl.options import Form, ListForm
+from jobworker.ctl.output import as_json, fact_lines, format_bytes, moment, print_data, print_facts, say
+from jobworker.ctl.tables import Column, Styled
 from jobworker.v1.admin_pb2 import (
     RETENTION_REASON_AGE,
     RETENTION_REASON_STORED,
@@ -22,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from google.protobuf.struct_pb2 import Value
-    from rich.table import Table
 
     from jobworker.client import Client
-    from jobworker.v1.admin_pb2 import Config, RetentionPlan, ServiceStatus
+    from jobworker.ctl.tables import Cell
+    from jobworker.v1.admin_pb2 import Config, ConfigEntry, RetentionPlan, RetentionRemoval, ServiceStatus
 
 _WHY = {
     RETENTION_REASON_AGE: "age",
@@ -43,74 +46,73 @@ def in_words(status: ServiceStatus) -> str:
     return f"{words}, {status.queued_jobs} waiting"
 
 
-def print_status(status: ServiceStatus) -> None:
-    """As lines of a name and a value."""
-    show(_status_table(status))
+def print_status(status: ServiceStatus, form: Form) -> None:
+    """As lines of a name and a value, or for programs."""
+    if form is Form.TABLE:
+        print_facts(_facts(status))
+    else:
+        print_data(as_json(status), form)
 
 
-async def watch_status(client: Client, *, every_seconds: float, as_lines: bool) -> None:
+async def watch_status(client: Client, *, every_seconds: float, form: Form) -> None:
     """Shows the status again and again, until it is cancelled: in place at a terminal, else one after another."""
-    if as_lines or not sys.stdout.isatty():
+    if form is not Form.TABLE or not sys.stdout.isatty():
         while True:
             status = await client.admin.status()
-            if as_lines:
-                print_json(as_json(status))
-            else:
-                print_status(status)
+            if form is Form.TABLE:
+                print_status(status, form)
                 say(flush=True)
+            else:
+                print_data(as_json(status), form, several=True)
             await asyncio.sleep(every_seconds)
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     with Live(console=Console(highlight=False), auto_refresh=False) as live:
         while True:
-            live.update(_status_table(await client.admin.status()), refresh=True)
+            lines = fact_lines(_facts(await client.admin.status()))
+            live.update(Text.from_ansi("\n".join(lines)), refresh=True)
             await asyncio.sleep(every_seconds)
 
 
-def print_config(config: Config, *, keys: Collection[str] = ()) -> None:
-    """As a table; none is all keys."""
-    rows = table("KEY", "VALUE", "SOURCE", "A CHANGE TAKES")
+def print_config(config: Config, shown: Shown, *, keys: Collection[str] = ()) -> None:
+    """Keys with their values; none is all."""
+    if shown.form in (ListForm.JSON, ListForm.YAML):
+        print_data(as_json(config), shown.form)
+        return
+    listing = Listing(_CONFIG_FIELDS, shown, name=lambda entry: entry.key, data=as_json)
     for entry in config.entries:
-        if keys and entry.key not in keys:
-            continue
-        effect = "effect at once" if entry.live else "a restart"
-        add_row(rows, entry.key, _value(entry.value), entry.source, effect)
-    add_row(rows, "", "", "", "")
-    add_row(rows, "generation", str(config.generation), "", "")
-    show(rows)
+        if not keys or entry.key in keys:
+            listing.add(entry)
+    listing.end()
+    if shown.is_table and shown.columns is None and not shown.no_headers:
+        say()
+        say(f"generation  {config.generation}")
 
 
-def print_plan(plan: RetentionPlan) -> None:
+def print_plan(plan: RetentionPlan, shown: Shown) -> None:
     """As a table, and in sum."""
-    rows = table("BATCH", "USER", "ENDED AGO", "BYTES", "FILES", "WHY")
+    if shown.form in (ListForm.JSON, ListForm.YAML):
+        print_data(as_json(plan), shown.form)
+        return
+    listing = Listing(_REMOVAL_FIELDS, shown, name=lambda removal: removal.correlation_id, data=as_json)
     for removal in plan.removals:
-        age = format_seconds(removal.age.ToNanoseconds() / 1e9)
-        why = _WHY.get(removal.reason, str(removal.reason))
-        add_row(rows, removal.correlation_id, removal.user, age, format_bytes(removal.bytes), str(removal.files), why)
+        listing.add(removal)
     if plan.removals:
-        show(rows)
+        listing.end()
+    if not shown.is_table or shown.columns is not None or shown.no_headers:
+        return
     count = f"more than {len(plan.removals)}" if plan.more else str(len(plan.removals))
     say(f"{count} would be removed now; those listed take {format_bytes(plan.bytes)} in {plan.files} files")
     if plan.counting:
         say("what batches take is being counted: until it is known, none is removed for that")
 
 
-def _status_table(status: ServiceStatus) -> Table:
-    rows = table("", "", header=False)
-    for name, value in _facts(status):
-        text = literal(value)
-        if name == "state":
-            text.stylize(_STYLES.get(_state(status), ""), 0, len(_state(status)))
-        elif name == "problem":
-            text.stylize("red")
-        add_row(rows, f"{name}:" if name else "", text)
-    return rows
-
-
-def _facts(status: ServiceStatus) -> Iterator[tuple[str, str]]:
+def _facts(status: ServiceStatus) -> Iterator[tuple[str, Cell]]:
     yield "service", f"jobworker {status.version}, up {format_seconds(status.uptime.ToNanoseconds() / 1e9)}"
-    yield "state", in_words(status) if status.state != SERVICE_STATE_SERVING else _state(status)
+    state = in_words(status) if status.state != SERVICE_STATE_SERVING else _state(status)
+    yield "state", Styled(state, _STYLES.get(_state(status), ""))
     yield "jobs", f"{status.running_jobs} running, {status.queued_jobs} queued in {status.unfinished_batches} batches"
     yield "followers", str(status.followers)
     for position, user in enumerate(status.users):
@@ -125,7 +127,7 @@ def _facts(status: ServiceStatus) -> Iterator[tuple[str, str]]:
     else:
         yield "executor", "none is attached"
     for problem in status.problems:
-        yield "problem", problem
+        yield "problem", Styled(problem, "red")
     stored = status.stored
     yield (
         "stored",
@@ -149,7 +151,8 @@ def _facts(status: ServiceStatus) -> Iterator[tuple[str, str]]:
     config = status.config
     yield "configuration", f"generation {config.generation}, since {moment(config.loaded_at)}"
     if config.last_error:
-        yield "problem", f"{config.last_error} (at {moment(config.last_error_at)}; the one before stays in force)"
+        words = f"{config.last_error} (at {moment(config.last_error_at)}; the one before stays in force)"
+        yield "problem", Styled(words, "red")
 
 
 def _limit(limit: int, form: Callable[[int], str]) -> str:
@@ -175,3 +178,19 @@ def _value(value: Value) -> str:
             return str(value.bool_value).lower()
         case _:
             return "none"
+
+
+_CONFIG_FIELDS: list[Field[ConfigEntry]] = [
+    Field(Column("KEY"), lambda entry: entry.key),
+    Field(Column("VALUE", shrinks=True), lambda entry: _value(entry.value)),
+    Field(Column("SOURCE", expendable=1), lambda entry: entry.source),
+    Field(Column("A CHANGE TAKES", expendable=2), lambda entry: "effect at once" if entry.live else "a restart"),
+]
+_REMOVAL_FIELDS: list[Field[RetentionRemoval]] = [
+    Field(Column("BATCH"), lambda removal: removal.correlation_id),
+    Field(Column("USER", expendable=2), lambda removal: removal.user),
+    Field(Column("ENDED AGO", right=True), lambda removal: format_seconds(removal.age.ToNanoseconds() / 1e9)),
+    Field(Column("BYTES", right=True), lambda removal: format_bytes(removal.bytes)),
+    Field(Column("FILES", right=True, expendable=1), lambda removal: str(removal.files)),
+    Field(Column("WHY", shrinks=True), lambda removal: _WHY.get(removal.reason, str(removal.reason))),
+]

@@ -23,9 +23,10 @@ def visible(text: str) -> str:
     return _MAYBE.sub(_shown, text)
 
 
-def visible_json(text: str) -> str:
-    r"""A JSON text of the same value, whose strings have control characters as `\u001b`. Its own line feeds stay."""
-    return "".join(c if c == "\n" or not _steers(c) else _json_escape(c) for c in text)
+def visible_json(text: str, *, pairs: bool = True) -> str:
+    r"""A JSON text of the same value, whose strings have control characters as `\u001b`. Its own line feeds stay.
+    `pairs`: characters beyond U+FFFF as JSON has them, two escapes; else as one `\U000e0001`, as YAML has them."""
+    return "".join(c if c == "\n" or not _steers(c) else _json_escape(c) if pairs else _escape(c) for c in text)
 
 
 class VisibleBytes:
@@ -48,9 +49,13 @@ def _shown(found: re.Match[str]) -> str:
     character = found[0]
     if not _steers(character):
         return character
+    return _SHORT.get(character) or _escape(character)
+
+
+def _escape(character: str) -> str:
     code = ord(character)
     if code < 0x100:
-        return _SHORT.get(character) or f"\\x{code:02x}"
+        return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 

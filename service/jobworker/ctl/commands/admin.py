@@ -8,7 +8,16 @@ import typer
 
 from jobworker.ctl.context import Context
 from jobworker.ctl.durations import parse_seconds
-from jobworker.ctl.options import Form, FormOption
+from jobworker.ctl.options import (
+    ColumnsOption,
+    Form,
+    FormOption,
+    ListForm,
+    ListFormOption,
+    NoHeadersOption,
+    QuietOption,
+    UtcOption,
+)
 
 if TYPE_CHECKING:
     from jobworker.client import Client, Config, ServiceStatus
@@ -35,21 +44,19 @@ def status(
     context: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again each second, in place, until Ctrl-C.")] = False,
     output: FormOption = Form.TABLE,
+    utc: UtcOption = False,  # noqa: ARG001 - its callback does it
 ) -> int:
     """Show how the service is: state, load, executor, disk, certificates, configuration."""
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, print_json
         from jobworker.ctl.service import print_status, watch_status
 
         async with shared.client() as client:
             if watch:
-                await watch_status(client, every_seconds=_WATCH_SECONDS, as_lines=output is Form.JSON)
-            elif output is Form.JSON:
-                print_json(as_json(await client.admin.status()))
+                await watch_status(client, every_seconds=_WATCH_SECONDS, form=output)
             else:
-                print_status(await client.admin.status())
+                print_status(await client.admin.status(), output)
 
     return shared.run(main())
 
@@ -96,7 +103,7 @@ def stop(
 
 
 @app.command()
-def retention(
+def retention(  # noqa: PLR0917 - typer passes options by name
     context: typer.Context,
     dry_run: Annotated[  # noqa: ARG001  (there is nothing else that it could do)
         bool, typer.Option("--dry-run", help="Needed: batches are removed by the service alone.", show_default=False)
@@ -108,30 +115,42 @@ def retention(
         ),
     ] = None,
     most: Annotated[int, typer.Option("--max", metavar="N", min=1, max=10_000, help="Batches to list.")] = 1000,
-    output: FormOption = Form.TABLE,
+    output: ListFormOption = ListForm.TABLE,
+    columns: ColumnsOption = None,
+    quiet: QuietOption = False,
+    no_headers: NoHeadersOption = False,
 ) -> int:
     """Show which finished batches would be removed now, and why."""
     shared = Context.of(context)
     wanted = _pairs(values or ())
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, print_json
+        from jobworker.ctl.listing import Shown
         from jobworker.ctl.service import print_plan
 
+        shown = Shown(output, columns, quiet, no_headers)
         async with shared.client() as client:
             plan = await client.admin.retention_plan(wanted, max_removals=most)
-        if output is Form.JSON:
-            print_json(as_json(plan))
-        else:
-            print_plan(plan)
+        print_plan(plan, shown)
 
     return shared.run(main())
 
 
 @config_app.command()
-def show(context: typer.Context, output: FormOption = Form.TABLE) -> int:
-    """Show each key's value, where it comes from, and whether a change takes a restart."""
-    return _configure(context, output, lambda client: client.admin.config())
+def show(
+    context: typer.Context,
+    output: ListFormOption = ListForm.TABLE,
+    columns: ColumnsOption = None,
+    quiet: QuietOption = False,
+    no_headers: NoHeadersOption = False,
+) -> int:
+    """Show each key's value, where it comes from, and whether a change takes a restart.
+
+    json and yaml are the Config; jsonl is a key a line.
+    """
+    return _configure(
+        context, lambda client: client.admin.config(), columns=columns, form=output, quiet=quiet, no_headers=no_headers
+    )
 
 
 @config_app.command("set")
@@ -144,19 +163,26 @@ def set_(
         ),
     ],
     generation: GenerationOption = 0,
-    output: FormOption = Form.TABLE,
+    output: ListFormOption = ListForm.TABLE,
 ) -> int:
     """Change keys, all or none, above what file and environment say."""
     found = _pairs(values)
-    return _configure(context, output, lambda client: client.admin.update_config(found, generation=generation), found)
+    return _configure(
+        context, lambda client: client.admin.update_config(found, generation=generation), keys=found, form=output
+    )
 
 
 @config_app.command()
 def unset(
-    context: typer.Context, keys: KeysArgument, generation: GenerationOption = 0, output: FormOption = Form.TABLE
+    context: typer.Context,
+    keys: KeysArgument,
+    generation: GenerationOption = 0,
+    output: ListFormOption = ListForm.TABLE,
 ) -> int:
     """Give keys back to what file, environment and defaults say."""
-    return _configure(context, output, lambda client: client.admin.update_config({}, unset=keys, generation=generation))
+    return _configure(
+        context, lambda client: client.admin.update_config({}, unset=keys, generation=generation), form=output
+    )
 
 
 def _change(
@@ -165,13 +191,13 @@ def _change(
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, print_json, say
+        from jobworker.ctl.output import as_json, print_data, say
         from jobworker.ctl.service import in_words
 
         async with shared.client() as client:
             status = await call(client)
-        if output is Form.JSON:
-            print_json(as_json(status))
+        if output is not Form.TABLE:
+            print_data(as_json(status), output)
         else:
             say(in_words(status))
 
@@ -180,23 +206,25 @@ def _change(
 
 def _configure(
     context: typer.Context,
-    output: Form,
     call: "Callable[[Client], Coroutine[None, None, Config]]",
+    *,
     keys: Collection[str] = (),
+    form: ListForm,
+    columns: str | None = None,
+    quiet: bool = False,
+    no_headers: bool = False,
 ) -> int:
     """`keys` are those to show; none is all."""
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, print_json
+        from jobworker.ctl.listing import Shown
         from jobworker.ctl.service import print_config
 
+        shown = Shown(form, columns, quiet, no_headers)
         async with shared.client() as client:
             config = await call(client)
-        if output is Form.JSON:
-            print_json(as_json(config))
-        else:
-            print_config(config, keys=keys)
+        print_config(config, shown, keys=keys)
 
     return shared.run(main())
 

@@ -30,12 +30,12 @@ def cancel(
         raise typer.BadParameter(str(error), param_hint="--grace") from error
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, batch_state, counts_in_words, print_json, say
+        from jobworker.ctl.output import as_json, batch_state, counts_in_words, print_data, say
 
         async with shared.client() as client:
             batch = await client.cancel(correlation_id, job_index=job or (), grace_seconds=grace_seconds)
-        if output is Form.JSON:
-            print_json(as_json(batch))
+        if output is not Form.TABLE:
+            print_data(as_json(batch), output)
         else:
             say(f"{batch_state(batch)} ({counts_in_words(batch)})")
 

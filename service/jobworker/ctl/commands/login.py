@@ -46,24 +46,23 @@ def login(
             tokens.save(token)
         except OSError as error:
             raise CtlError(f"{tokens.path.parent}: the token cannot be kept: {error.strerror}") from error
-        if output is Form.JSON:
-            from jobworker.ctl.output import print_json
+        from jobworker.ctl.output import local_time, print_data, say
 
-            print_json({"server": shared.server, "username": tokens.user, "expiresAt": token.expires_at.isoformat()})
+        if output is not Form.TABLE:
+            ends = token.expires_at.isoformat()
+            print_data({"server": shared.server, "username": tokens.user, "expiresAt": ends}, output)
         else:
-            from jobworker.ctl.output import say
-
-            say(f"logged in at {shared.server} as {tokens.user}, until {_until(token)}")
+            say(f"logged in at {shared.server} as {tokens.user}, until {local_time(_end(token))}")
 
     return shared.run(main())
 
 
-def _until(token: "Token") -> str:
+def _end(token: "Token") -> datetime:
     """By this machine's clock, which is what its user looks at; and it may be another than the service's."""
     ends = token.expires_at
     if token.given_at is not None:
         ends += datetime.now(UTC) - token.given_at
-    return ends.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return ends
 
 
 def _password(user: str, shared: Context, file: Path | None) -> str:

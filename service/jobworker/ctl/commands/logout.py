@@ -22,12 +22,12 @@ def logout(
     shared = Context.of(context)
 
     def main() -> None:
-        from jobworker.ctl.output import print_json, say
+        from jobworker.ctl.output import print_data, say
         from jobworker.ctl.tokens import forget_all
 
         forgotten = forget_all(shared.cache) if everything else int(shared.tokens().forget())
-        if output is Form.JSON:
-            print_json({"forgotten": forgotten})
+        if output is not Form.TABLE:
+            print_data({"forgotten": forgotten}, output)
         else:
             say(f"forgot {forgotten} token{'' if forgotten == 1 else 's'}")
 

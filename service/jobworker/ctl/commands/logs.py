@@ -7,7 +7,16 @@ import typer
 
 from jobworker.ctl.context import Context
 from jobworker.ctl.exits import CtlError, Exit
-from jobworker.ctl.options import Form, FormOption, IdArgument, JobsOption, OnlyStream, PrefixOption, RawOption
+from jobworker.ctl.options import (
+    IdArgument,
+    JobsOption,
+    ListForm,
+    LogForm,
+    LogFormOption,
+    OnlyStream,
+    PrefixOption,
+    RawOption,
+)
 
 
 def logs(  # noqa: PLR0917 - typer passes options by name
@@ -23,7 +32,7 @@ def logs(  # noqa: PLR0917 - typer passes options by name
     ] = OnlyStream.ALL,
     prefix: PrefixOption = None,
     raw: RawOption = False,
-    output: FormOption = Form.TABLE,
+    output: LogFormOption = LogForm.BYTES,
 ) -> int:
     """Print what jobs wrote, byte for byte; at a terminal, control characters are written out.
 
@@ -37,7 +46,7 @@ def logs(  # noqa: PLR0917 - typer passes options by name
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, note, note_retry, print_json
+        from jobworker.ctl.output import as_json, note, note_retry, print_data
         from jobworker.ctl.sink import LogSink
 
         async with shared.client() as client:
@@ -56,8 +65,8 @@ def logs(  # noqa: PLR0917 - typer passes options by name
             async for chunk in client.follow(
                 correlation_id, job_index=job or (), snapshot=not follow, tail_lines=tail, notice=note_retry
             ):
-                if output is Form.JSON:
-                    print_json(as_json(chunk))
+                if output is LogForm.JSON:
+                    print_data(as_json(chunk), ListForm.JSONL)
                 else:
                     sink.take(chunk)
             sink.close()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from jobworker.ctl.context import Context
-from jobworker.ctl.options import Form, FormOption
+from jobworker.ctl.options import ColumnsOption, ListForm, ListFormOption, NoHeadersOption, QuietOption, UtcOption
 
 DEFAULT_LIMIT = 20
 _PAGE_MOST = 1000  # ListBatchesRequest.page_size
@@ -22,10 +22,10 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-def ls(
+def ls(  # noqa: PLR0917 - typer passes options by name
     context: typer.Context,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", metavar="N", min=0, help="So many at most; 0 is all.")
+        int, typer.Option("--limit", "-n", metavar="N", min=0, help="At most N batches; 0 is all.")
     ] = DEFAULT_LIMIT,
     state: Annotated[
         list[State] | None, typer.Option("--state", "-s", case_sensitive=False, help="Only these; repeatable.")
@@ -33,30 +33,36 @@ def ls(
     user: Annotated[
         str, typer.Option("--user", "-u", help="Administrators: only this user's. Default: everyone's.")
     ] = "",
-    output: FormOption = Form.TABLE,
+    output: ListFormOption = ListForm.TABLE,
+    columns: ColumnsOption = None,
+    quiet: QuietOption = False,
+    no_headers: NoHeadersOption = False,
+    utc: UtcOption = False,  # noqa: ARG001 - its callback does it
 ) -> int:
-    """List batches, newest first. JSON is a Batch a line."""
+    """List batches, newest first. JSON is a Batch a line.
+
+    Where a terminal is too narrow, ACCEPTED and USER are left out and names are cut.
+    """
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, print_batches, print_json
-        from jobworker.v1.job_pb2 import Batch, BatchState
+        from jobworker.ctl.batches import batch_fields
+        from jobworker.ctl.listing import Listing, Shown
+        from jobworker.ctl.output import as_json
+        from jobworker.v1.job_pb2 import BatchState
 
         states = [BatchState.Value(f"BATCH_STATE_{one.name}") for one in state or ()]
-        batches: list[Batch] = []
+        shown = Shown(output, columns, quiet, no_headers)
         count = 0
         async with shared.client() as client:
+            batches = Listing(batch_fields(client.now), shown, name=lambda batch: batch.correlation_id, data=as_json)
             async for batch in client.list_batches(
                 state=states, user=user, page_size=min(limit or _PAGE_MOST, _PAGE_MOST)
             ):
-                if output is Form.JSON:
-                    print_json(as_json(batch))
-                else:
-                    batches.append(batch)
+                batches.add(batch)
                 count += 1
                 if count == limit:
                     break
-        if output is Form.TABLE:
-            print_batches(batches)
+            batches.end()
 
     return shared.run(main())

@@ -37,7 +37,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
     correlation_id: o.NameIdOption = None,
     prefix: o.PrefixOption = None,
     raw: o.RawOption = False,
-    output: o.FormOption = o.Form.TABLE,
+    output: o.LogFormOption = o.LogForm.BYTES,
 ) -> int:
     """Submit a batch, show its output live, and exit as its job did.
 
@@ -81,7 +81,7 @@ def run(  # noqa: PLR0917 - typer passes options by name
 class _Run:
     """One batch from its submission to its end."""
 
-    def __init__(self, client: "Client", *, prefix: bool | None, raw: bool, form: o.Form) -> None:
+    def __init__(self, client: "Client", *, prefix: bool | None, raw: bool, form: o.LogForm) -> None:
         self._client = client
         self._prefix = prefix
         self._raw = raw
@@ -120,15 +120,15 @@ class _Run:
 
     async def _show(self, *, several: bool) -> None:
         """Follows every log to its end."""
-        from jobworker.ctl.output import as_json, note, note_retry, print_json
+        from jobworker.ctl.output import as_json, note, note_retry, print_data
         from jobworker.ctl.sink import LogSink
 
         prefix = several and sys.stdout.isatty() if self._prefix is None else self._prefix
         sink = LogSink(stdout=sys.stdout, stderr=sys.stderr, prefix=prefix, raw=self._raw, note=note)
         async for chunk in self._client.follow(self._id, notice=note_retry):
             self._learn(chunk)
-            if self._form is o.Form.JSON:
-                print_json(as_json(chunk))
+            if self._form is o.LogForm.JSON:
+                print_data(as_json(chunk), o.ListForm.JSONL)
             else:
                 sink.take(chunk)
         sink.close()

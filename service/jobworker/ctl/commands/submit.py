@@ -37,7 +37,7 @@ def submit(  # noqa: PLR0917 - typer passes options by name
     shared = Context.of(context)
 
     async def main() -> None:
-        from jobworker.ctl.output import as_json, print_json, say
+        from jobworker.ctl.output import as_json, print_data, say
         from jobworker.ctl.submission import Submission
 
         submission = Submission(
@@ -58,8 +58,8 @@ def submit(  # noqa: PLR0917 - typer passes options by name
         )
         async with shared.client() as client:
             response = await submission.send(client)
-        if output is o.Form.JSON:
-            print_json(as_json(response))
+        if output is not o.Form.TABLE:
+            print_data(as_json(response), output)
         else:
             say(response.correlation_id)
 

@@ -8,7 +8,7 @@ import typer
 
 from jobworker.ctl.context import run_here
 from jobworker.ctl.exits import CtlError, Exit
-from jobworker.ctl.options import Form, FormOption
+from jobworker.ctl.options import Form, FormOption, UtcOption
 
 if TYPE_CHECKING:
     from jobworker.ctl.trace.moments import Damage, Moment, Stored
@@ -17,7 +17,7 @@ MOST_JOBS = 20
 MOST_LINES = 200
 
 
-def trace(
+def trace(  # noqa: PLR0917 - typer passes options by name
     correlation_id: Annotated[
         str, typer.Argument(metavar="ID", help="The batch's CorrelationID, or its trace id.", show_default=False)
     ],
@@ -44,6 +44,7 @@ def trace(
         ),
     ] = False,
     output: FormOption = Form.TABLE,
+    utc: UtcOption = False,  # noqa: ARG001 - its callback does it
 ) -> int:
     """Tell a batch's story from the service's files, on its machine; the service need not run."""
     from jobworker.ctl.trace import batchfolder, servicelog
@@ -70,16 +71,19 @@ def trace(
     moments = sorted([*(stored.moments if stored else ()), *lines], key=lambda moment: moment.at)
 
     def show() -> None:
-        if output is Form.JSON:
-            _print_json(name, stored, moments, left_out, damage)
-        else:
+        if output is Form.TABLE:
             _print(name, stored, moments, left_out, damage)
+            return
+        from jobworker.ctl.output import print_data
+
+        print_data(_data(name, stored, moments, left_out, damage), output)
 
     return run_here(show)
 
 
 def _print(name: str, stored: "Stored | None", moments: "list[Moment]", left_out: int, damage: "Damage") -> None:
-    from jobworker.ctl.output import add_row, say, show, table
+    from jobworker.ctl.output import print_facts, print_table, say
+    from jobworker.ctl.tables import Column
 
     began = _began(stored, moments)
     facts = {"batch": name, "trace": name.replace("-", "")}
@@ -96,17 +100,14 @@ def _print(name: str, stored: "Stored | None", moments: "list[Moment]", left_out
             "folder": str(stored.folder),
         }
     facts["begins"] = datetime.fromtimestamp(began / 1e9).astimezone().isoformat(sep=" ", timespec="milliseconds")
-    rows = table("", "", header=False)
-    for fact, value in facts.items():
-        if value:
-            add_row(rows, f"{fact}:", value)
-    show(rows)
+    print_facts(facts.items())
     say()
-    rows = table("AFTER", "JOB", "WHAT", "HOW")
+    rows = []
     for moment in moments:
         index = "" if moment.job_index is None else str(moment.job_index)
-        add_row(rows, f"{(moment.at - began) / 1e9:+.3f}s", index, moment.event, moment.words)
-    show(rows)
+        rows.append([f"{(moment.at - began) / 1e9:+.3f}s", index, moment.event, moment.words])
+    columns = [Column("AFTER", right=True), Column("JOB", right=True), Column("WHAT"), Column("HOW", shrinks=True)]
+    print_table(columns, rows)
     if stored is not None and stored.left_out:
         say(f"... and {stored.left_out} more jobs: --all")
     if left_out:
@@ -115,9 +116,9 @@ def _print(name: str, stored: "Stored | None", moments: "list[Moment]", left_out
         say(f"cannot be read, and was passed over: {place}")
 
 
-def _print_json(name: str, stored: "Stored | None", moments: "list[Moment]", left_out: int, damage: "Damage") -> None:
-    from jobworker.ctl.output import print_json
-
+def _data(
+    name: str, stored: "Stored | None", moments: "list[Moment]", left_out: int, damage: "Damage"
+) -> dict[str, Any]:
     began = _began(stored, moments)
     found: dict[str, Any] = {"correlationId": name, "traceId": name.replace("-", "")}
     if stored is not None:
@@ -144,7 +145,7 @@ def _print_json(name: str, stored: "Stored | None", moments: "list[Moment]", lef
     found["jobsLeftOut"] = 0 if stored is None else stored.left_out
     found["linesLeftOut"] = left_out
     found["damaged"] = damage.places
-    print_json(found)
+    return found
 
 
 def _began(stored: "Stored | None", moments: "list[Moment]") -> int:

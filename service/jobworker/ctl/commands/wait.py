@@ -17,7 +17,7 @@ def wait(
     shared = Context.of(context)
 
     async def main() -> int:
-        from jobworker.ctl.output import as_json, batch_state, counts_in_words, print_json, say
+        from jobworker.ctl.output import as_json, batch_state, counts_in_words, print_data, say
         from jobworker.ctl.progress import Progress, at_terminal
         from jobworker.v1.job_pb2 import BATCH_STATE_SUCCEEDED
 
@@ -25,8 +25,8 @@ def wait(
             with Progress() as progress:
                 told = progress.batch if at_terminal() else None
                 batch = await client.wait(correlation_id, timeout_seconds=timeout, progress=told)
-        if output is Form.JSON:
-            print_json(as_json(batch))
+        if output is not Form.TABLE:
+            print_data(as_json(batch), output)
         else:
             say(f"{batch_state(batch)} ({counts_in_words(batch)})")
         return Exit.OK if batch.state == BATCH_STATE_SUCCEEDED else Exit.NOT_SUCCEEDED

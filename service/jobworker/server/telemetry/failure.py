@@ -1,7 +1,7 @@
 """What an exception may say in the log: which it is and where it came from, never its own text.
 
-A text that a library makes may hold what it was given: a header that is not ASCII, a password that is not UTF-8. What is
-told instead is the class, the place in the source, and of the operating system's errors their number and file.
+A text that a library makes may hold what it was given: a header that is not ASCII, a password that is not UTF-8. It
+says the class instead, the place in the source, and of the operating system's errors their number and file.
 """
 
 from __future__ import annotations
