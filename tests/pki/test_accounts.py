@@ -105,7 +105,7 @@ def test_revoked_tokens_are_kept_as_long_as_a_token_may_live(pki: Pki) -> None:
     assert revoke_tokens(pki.root, ["D" * 22], now=now + timedelta(days=367)) == ["D" * 22]
     assert set(read_revoked_tokens(pki.layout.revoked_tokens)) == {"C" * 22, "D" * 22}
     for wrong in ("", "A" * 21, "A" * 23, "../" + "A" * 19, "A" * 22 + "\n"):
-        with pytest.raises(PkiError, match="no token's id"):
+        with pytest.raises(PkiError, match="not a token's id"):
             revoke_tokens(pki.root, ["E" * 22, wrong], now=now)
     assert "E" * 22 not in read_revoked_tokens(pki.layout.revoked_tokens)
 
@@ -115,7 +115,7 @@ def test_revoked_tokens_are_kept_as_long_as_a_token_may_live(pki: Pki) -> None:
     [
         (["logout", "alice", "--before", "then"], "is not a time"),
         (["logout", "alice", "--before", "2026-01-01T00:00:00"], "no time zone"),
-        (["revoke-token", "short"], "no token's id"),
+        (["revoke-token", "short"], "not a token's id"),
     ],
 )
 def test_a_time_or_an_id_that_is_none_is_one_line_and_a_failure(pki: Pki, command: list[str], why: str) -> None:

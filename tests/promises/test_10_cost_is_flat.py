@@ -85,6 +85,20 @@ def test_a_page_of_a_listing_opens_only_what_it_shows(stored: tuple[Service, Api
     assert {Path(path).parent.name for path in files} <= set(names[-4:])
 
 
+def test_finding_a_batch_by_the_beginning_of_its_id_opens_its_files_alone(
+    stored: tuple[Service, Api, list[str], Opens],
+) -> None:
+    service, _, names, opens = stored
+    service.kill_server()
+    service.ready()
+    api = service.api()
+    request = query_pb2.ListBatchesRequest(id_prefix=names[STORED // 3][:-4])
+    page = api.query.ListBatches(request, **api.call())
+    assert [b.correlation_id for b in page.batches] == [names[STORED // 3]]
+    files = [path for path in opens.seen() if path.endswith(".jsonl")]
+    assert {Path(path).parent.name for path in files} == {names[STORED // 3]}
+
+
 def test_a_listing_pages_through_all_without_leaving_out_or_repeating_any(
     stored: tuple[Service, Api, list[str], Opens],
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2, error_details_pb2
 
 from jobworker.server.model import LogStream, OutputMode
@@ -168,7 +169,14 @@ async def test_a_list_shows_ones_own_and_an_admin_everyones(served: Served) -> N
 
 @pytest.mark.parametrize(
     ("ask", "field"),
-    [({"page_token": "x"}, "page_token"), ({"state": [1, 99]}, "state[1]"), ({"state": [0]}, "state[0]")],
+    [
+        ({"page_token": "x"}, "page_token"),
+        ({"state": [1, 99]}, "state[1]"),
+        ({"state": [0]}, "state[0]"),
+        ({"id_prefix": "xyz"}, "id_prefix"),
+        ({"since": Timestamp(seconds=1 << 50)}, "since"),
+        ({"until": Timestamp(nanos=-1)}, "until"),
+    ],
 )
 async def test_a_list_that_cannot_be_is_refused_by_its_field(
     served: Served, ask: dict[str, object], field: str

@@ -29,7 +29,8 @@ from jobworker.v1.schedule_pb2 import CancelBatchRequest, JobRequest, JobRespons
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from types import TracebackType
 
     import grpc.aio
@@ -219,12 +220,27 @@ class Client:
                 yield response.job
 
     async def list_batches(
-        self, *, state: Sequence[BatchState.ValueType] = (), user: str = "", page_size: int = 0
+        self,
+        *,
+        state: Sequence[BatchState.ValueType] = (),
+        user: str = "",
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        id_prefix: str = "",
+        page_size: int = 0,
     ) -> AsyncGenerator[Batch, None]:
         """Batches, newest first, page after page as they are asked for. `user` is for administrators; empty is
-        everyone's for them, and one's own for others.
+        everyone's for them, and one's own for others. Only those that were accepted at or after `since` and before
+        `until` (both with a time zone), that have this name and all these labels, and whose id begins with `id_prefix`.
         """
-        request = ListBatchesRequest(page_size=page_size, state=state, user=user)
+        request = ListBatchesRequest(
+            page_size=page_size, state=state, user=user, name=name, labels=labels, id_prefix=id_prefix
+        )
+        for bound, time in ((request.since, since), (request.until, until)):
+            if time is not None:
+                bound.FromDatetime(time)
         async with aclosing(list_batches(self._connection, request)) as batches:
             async for batch in batches:
                 yield batch

@@ -10,7 +10,17 @@ import asyncio
 import itertools
 import queue
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -22,6 +32,7 @@ from jobworker.v1.schedule_pb2 import JobRequest, JobResponse
 
 if TYPE_CHECKING:
     import os
+    from datetime import datetime
     from types import TracebackType
 
     from jobworker.client.follow import Notice
@@ -182,10 +193,30 @@ class Client:
         return self._each(self._client.jobs(correlation_id, job_index=job_index, state=state))
 
     def list_batches(
-        self, *, state: Sequence[BatchState.ValueType] = (), user: str = "", page_size: int = 0
+        self,
+        *,
+        state: Sequence[BatchState.ValueType] = (),
+        user: str = "",
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        id_prefix: str = "",
+        page_size: int = 0,
     ) -> Generator[Batch, None, None]:
         """See `connect.Client.list_batches`."""
-        return self._each(self._client.list_batches(state=state, user=user, page_size=page_size))
+        return self._each(
+            self._client.list_batches(
+                state=state,
+                user=user,
+                name=name,
+                labels=labels,
+                since=since,
+                until=until,
+                id_prefix=id_prefix,
+                page_size=page_size,
+            )
+        )
 
     def _start(self, work: Coroutine[None, None, _T]) -> Future[_T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -49,6 +49,10 @@ class Context:
         assert found is not None  # noqa: S101 - the application makes it before any command
         return found
 
+    def user(self) -> str:
+        """Whom the certificate names."""
+        return certificate_of(self.bundle).user
+
     def tokens(self, user: str | None = None, *, clock: ServerClock | None = None) -> TokenFile:
         """The token of a user, of the certificate's where none is given."""
         from jobworker.ctl.reminder import remind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -24,6 +25,23 @@ def parse_seconds(text: str) -> float:
     if not 0 <= seconds < 10_000 * 365 * 86400:  # google.protobuf.Duration holds 10,000 years; nan fails as well
         raise ValueError(f"{text!r} is out of range")
     return seconds
+
+
+def parse_time(text: str, *, now: float) -> datetime:
+    """The time of `2h` (before `now`, in seconds since 1970), `2026-01-31`, `2026-01-31T08:00` or `2026-01-31 08:00Z`;
+    without an offset it is in the user's zone (ISO 8601, RFC 3339).
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return datetime.fromtimestamp(now - parse_seconds(text), UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is neither a duration such as 2h nor a time such as 2026-01-31T08:00Z") from None
 
 
 def format_seconds(seconds: float) -> str:

@@ -22,6 +22,7 @@ class Exit(IntEnum):
     NOT_FOUND = 4
     REFUSED = 5
     UNAVAILABLE = 6
+    TIMED_OUT = 124  # as timeout(1) has it
     BUG = 70  # EX_SOFTWARE of sysexits(3)
     INTERRUPTED = 130  # 128 + SIGINT, as shells have it
     PIPE = 141  # 128 + SIGPIPE
@@ -36,6 +37,7 @@ Exit codes:
     4  no such batch or job
     5  the request is invalid, or refused for now
     6  the service cannot be reached
+  124  the time of `wait --timeout` was over before the batch
   130  interrupted
 `jobctl run` exits as its job did: with its exit code, or 128 plus the signal that ended it."""
 

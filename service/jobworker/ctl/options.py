@@ -65,7 +65,10 @@ def _utc(wanted: bool) -> bool:
     return wanted
 
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The batch's CorrelationID.", show_default=False)]
+_BATCH = (
+    "its CorrelationID, an unambiguous beginning of that, its name, @last for your newest, or @-2 for the one before"
+)
+IdsArgument = Annotated[list[str], typer.Argument(metavar="BATCH...", help=f"Each by {_BATCH}.", show_default=False)]
 FormOption = Annotated[
     Form,
     typer.Option("--output", "-o", help="For people, or for programs (proto3 JSON, or YAML of it).", show_default=True),

@@ -1,14 +1,14 @@
 """`jobctl logs`: what the jobs of a batch printed, or print."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobworker.ctl.context import Context
 from jobworker.ctl.exits import CtlError, Exit
 from jobworker.ctl.options import (
-    IdArgument,
+    IdsArgument,
     JobsOption,
     ListForm,
     LogForm,
@@ -18,10 +18,13 @@ from jobworker.ctl.options import (
     RawOption,
 )
 
+if TYPE_CHECKING:
+    from jobworker.client import Client
+
 
 def logs(  # noqa: PLR0917 - typer passes options by name
     context: typer.Context,
-    correlation_id: IdArgument,
+    batches: IdsArgument,
     job: JobsOption = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the logs are complete.")] = False,
     tail: Annotated[
@@ -36,21 +39,22 @@ def logs(  # noqa: PLR0917 - typer passes options by name
 ) -> int:
     """Print what jobs wrote, byte for byte; at a terminal, control characters are written out.
 
-    Jobs with separate outputs write to ours as they did. A connection that breaks is taken up where it was. -o json
-    prints the pieces, a LogChunk a line.
+    Of several batches, one after another. Standard error of jobs with separate outputs goes to standard error. A
+    connection that breaks is taken up where it was. -o json prints the pieces, a LogChunk a line.
 
     \b
-    jobctl logs -f 019312d4-5c00-7abc-8def-0123456789ab
+    jobctl logs -f @last
     jobctl logs -j 17 --tail 20 019312d4-5c00-7abc-8def-0123456789ab
     """
     shared = Context.of(context)
 
     async def main() -> None:
+        from jobworker.ctl.naming import resolve
         from jobworker.ctl.output import as_json, note, note_retry, print_data
         from jobworker.ctl.sink import LogSink
 
-        async with shared.client() as client:
-            job_count = (await client.get(correlation_id)).job_count
+        async def show(client: "Client", batch: str) -> None:
+            job_count = (await client.get(batch)).job_count
             if job and max(job) >= job_count:
                 raise CtlError(f"the batch has no job {max(job)}, only {job_count} jobs", Exit.NOT_FOUND)
             several = (len(job) if job else job_count) > 1
@@ -63,12 +67,16 @@ def logs(  # noqa: PLR0917 - typer passes options by name
                 note=note,
             )
             async for chunk in client.follow(
-                correlation_id, job_index=job or (), snapshot=not follow, tail_lines=tail, notice=note_retry
+                batch, job_index=job or (), snapshot=not follow, tail_lines=tail, notice=note_retry
             ):
                 if output is LogForm.JSON:
                     print_data(as_json(chunk), ListForm.JSONL)
                 else:
                     sink.take(chunk)
             sink.close()
+
+        async with shared.client() as client:
+            for batch in await resolve(client, batches, user=shared.user):
+                await show(client, batch)
 
     return shared.run(main())

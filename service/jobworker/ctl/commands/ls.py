@@ -1,11 +1,14 @@
 """`jobctl ls`: batches, newest first."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from jobworker.ctl.context import Context
+from jobworker.ctl.durations import parse_time
+from jobworker.ctl.exits import CtlError
 from jobworker.ctl.options import ColumnsOption, ListForm, ListFormOption, NoHeadersOption, QuietOption, UtcOption
 
 DEFAULT_LIMIT = 20
@@ -33,6 +36,19 @@ def ls(  # noqa: PLR0917 - typer passes options by name
     user: Annotated[
         str, typer.Option("--user", "-u", help="Administrators: only this user's. Default: everyone's.")
     ] = "",
+    name: Annotated[str, typer.Option("--name", help="Only batches of this name.", show_default=False)] = "",
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only with this label; repeatable.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only accepted in the last 2h, 3d, ... or since 2026-01-31T08:00.", show_default=False
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only accepted before then, likewise.", show_default=False)
+    ] = None,
     output: ListFormOption = ListForm.TABLE,
     columns: ColumnsOption = None,
     quiet: QuietOption = False,
@@ -47,6 +63,7 @@ def ls(  # noqa: PLR0917 - typer passes options by name
 
     async def main() -> None:
         from jobworker.ctl.batches import batch_fields
+        from jobworker.ctl.jobs import pairs
         from jobworker.ctl.listing import Listing, Shown
         from jobworker.ctl.output import as_json
         from jobworker.v1.job_pb2 import BatchState
@@ -57,7 +74,13 @@ def ls(  # noqa: PLR0917 - typer passes options by name
         async with shared.client() as client:
             batches = Listing(batch_fields(client.now), shown, name=lambda batch: batch.correlation_id, data=as_json)
             async for batch in client.list_batches(
-                state=states, user=user, page_size=min(limit or _PAGE_MOST, _PAGE_MOST)
+                state=states,
+                user=user,
+                name=name,
+                labels=pairs(label or [], "--label"),
+                since=_time(since, "--since", now=client.now()),
+                until=_time(until, "--until", now=client.now()),
+                page_size=min(limit or _PAGE_MOST, _PAGE_MOST),
             ):
                 batches.add(batch)
                 count += 1
@@ -66,3 +89,12 @@ def ls(  # noqa: PLR0917 - typer passes options by name
             batches.end()
 
     return shared.run(main())
+
+
+def _time(text: str | None, option: str, *, now: float) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return parse_time(text, now=now)
+    except ValueError as error:
+        raise CtlError(f"{option}: {error}") from error

@@ -36,6 +36,7 @@ _MAX_DURATION_SECONDS = 315_576_000_000
 
 _MAX_STATES = 100
 
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # google/protobuf/timestamp.proto
 E = TypeVar("E", bound="IntEnum")
 
 
@@ -50,6 +51,17 @@ def seconds(duration: Duration, field: str) -> float:
     if duration.seconds > _MAX_DURATION_SECONDS or duration.nanos > 999_999_999:
         raise invalid(field, "is not a duration: at most 10,000 years, and nanos below 1e9")
     return duration.seconds + duration.nanos / 1e9
+
+
+def unix_ns(stamp: Timestamp, field: str) -> int:
+    """A time in nanoseconds since 1970.
+
+    Raises:
+        InvalidRequestError: it is not one of google.protobuf.Timestamp: years 1 to 9999, and nanos from 0 below 1e9.
+    """
+    if not _FIRST_SECOND <= stamp.seconds <= _LAST_SECOND or not 0 <= stamp.nanos <= 999_999_999:
+        raise invalid(field, "is not a time: from year 1 to 9999, and nanos from 0 below 1e9")
+    return stamp.seconds * 1_000_000_000 + stamp.nanos
 
 
 def states(numbers: Sequence[int], kind: type[E], field: str = "state") -> frozenset[E]:

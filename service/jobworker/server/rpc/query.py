@@ -17,6 +17,7 @@ from jobworker.server.rpc.call import CURRENT, about, caller, scope
 from jobworker.server.rpc.chunk import Chunks
 from jobworker.server.rpc.search import Search
 from jobworker.server.rpc.stall import Stall
+from jobworker.server.store.batchfilter import BatchFilter, canonical_prefix
 from jobworker.v1 import job_pb2, query_pb2, query_pb2_grpc
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Find(Protocol):
     def find(self, correlation_id: CorrelationId, *, user: str | None) -> BatchView: ...
 
     def list(
-        self, *, user: str | None, states: frozenset[BatchState], page_size: int, page_token: str, slices: Slices
+        self, *, user: str | None, wanted: BatchFilter, page_size: int, page_token: str, slices: Slices
     ) -> Awaitable[tuple[list[BatchView], str]]: ...
 
 
@@ -132,7 +133,7 @@ class QueryServicer(query_pb2_grpc.JobQueryServiceServicer):
             await self._hold().take()
         page, next_token = await self._batches.list(
             user=user,
-            states=convert.states(request.state, BatchState),
+            wanted=_filter(request),
             page_size=page_size,
             page_token=request.page_token,
             slices=self._slices,
@@ -188,4 +189,15 @@ async def _log_query(batch: BatchView, request: query_pb2.StreamLogsRequest, sli
         follow=not request.no_follow,
         tail_bytes=request.tail_bytes,
         tail_lines=request.tail_lines,
+    )
+
+
+def _filter(request: query_pb2.ListBatchesRequest) -> BatchFilter:
+    return BatchFilter(
+        states=convert.states(request.state, BatchState),
+        id_prefix=canonical_prefix(request.id_prefix),
+        name=request.name,
+        labels=dict(request.labels),
+        since_ns=convert.unix_ns(request.since, "since") if request.HasField("since") else None,
+        until_ns=convert.unix_ns(request.until, "until") if request.HasField("until") else None,
     )

@@ -7,13 +7,15 @@ import heapq
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from datetime import UTC, datetime
+from itertools import islice, takewhile
 
 from jobworker.server.errors import DamagedError, InvalidRequestError, NotFoundError, invalid
 from jobworker.server.ids import CorrelationId
-from jobworker.server.model import BatchState, BatchView
+from jobworker.server.model import BatchView
 from jobworker.server.slices import Slices
 from jobworker.server.store.active import ActiveBatch
+from jobworker.server.store.batchfilter import BatchFilter
 from jobworker.server.store.finished import FinishedBatch
 from jobworker.server.store.layout import Layout, sorted_names
 
@@ -90,9 +92,10 @@ class Batches:
         raise NotFoundError(f"there is no batch {correlation_id}")
 
     async def list(
-        self, *, user: str | None, states: frozenset[BatchState], page_size: int, page_token: str, slices: Slices
+        self, *, user: str | None, wanted: BatchFilter, page_size: int, page_token: str, slices: Slices
     ) -> tuple[list[BatchView], str]:
-        """A page of batches, newest first (by the time in their ids), and the token of the next page.
+        """A page of batches, newest first (by the time in their ids), and the token of the next page. The ids and times
+        of `wanted` bound what is looked at.
 
         Raises:
             InvalidRequestError: the token is not one that this gave, or no user can be called so.
@@ -102,18 +105,24 @@ class Batches:
                 self._layout.user_root(user)
             except ValueError:
                 raise invalid("user", "is not a user's name") from None
-        before = "~"  # behind every id
+        before = wanted.behind
         if page_token:
             try:
-                before = CorrelationId.parse(page_token)
-                _ = before.time  # a time that no listing can have given
+                token = CorrelationId.parse(page_token)
+                _ = token.time  # a time that no listing can have given
             except (InvalidRequestError, ValueError):
                 raise invalid("page_token", "is not a token that a listing gave") from None
+            before = min(before, token)
         page: list[BatchView] = []
         last = ""
         active = list(self.active.items())
+
         # Folders of thousands are listed and sorted on the way.
-        newest = await slices.in_thread(lambda: list(islice(self._newest(active, user, before), _PAGE_SCAN + 1)))
+        def scan() -> list[tuple[str, str]]:
+            found = takewhile(lambda one: one[0] >= wanted.first, self._newest(active, user, before))
+            return list(islice(found, _PAGE_SCAN + 1))
+
+        newest = await slices.in_thread(scan)
         async for scanned, (name, owner) in slices.each(enumerate(newest)):
             if len(page) == page_size or scanned == _PAGE_SCAN:
                 return page, last
@@ -122,7 +131,7 @@ class Batches:
                 batch = self.find(CorrelationId(name), user=owner)
             except (NotFoundError, DamagedError):
                 continue  # it was removed meanwhile, or was reported as damaged
-            if not states or batch.state in states:
+            if wanted.takes(batch):
                 page.append(batch)
         return page, ""
 
@@ -144,7 +153,7 @@ class Batches:
 
     def _stored(self, owner: str, before: str) -> Iterator[tuple[str, str]]:
         root = self._layout.user_root(owner)
-        bound = f"{CorrelationId(before).time:%Y-%m-%d/%H%M}" if before != "~" else "~"
+        bound = _folder_of(before)
         for day in sorted_names(root, reverse=True):
             if day > bound[:10]:
                 continue
@@ -180,3 +189,12 @@ class Batches:
             finished.close()
         for active in self.active.values():
             active.close()
+
+
+def _folder_of(bound: str) -> str:
+    """The day and minute of what sorts like an id, or begins as one; behind all where there is no such time."""
+    digits = bound.partition("~")[0].replace("-", "")[:12].ljust(12, "f")
+    try:
+        return f"{datetime.fromtimestamp(int(digits, 16) / 1000, UTC):%Y-%m-%d/%H%M}"
+    except (ValueError, OverflowError):
+        return "~"
