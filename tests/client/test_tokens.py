@@ -54,18 +54,19 @@ async def test_so_does_one_of_a_job_that_says_nothing(peer: Peer, monkeypatch: p
     assert peer.tokens == 6
 
 
-async def test_a_new_token_that_is_refused_at_once_is_the_last(peer: Peer) -> None:
+async def test_the_third_new_token_that_is_refused_at_once_is_the_last(peer: Peer) -> None:
     peer.script = [sends(ended("TOKEN_EXPIRED"))] * 100
     peer.logs = {(0, LOG_STREAM_MERGED): b""}
     async with logged_in(peer) as client:
         with pytest.raises(UnauthenticatedError) as caught:
             async for _ in client.follow(ID):
                 pass
-        peer.refusals = [ended("TOKEN_EXPIRED")] * 2
+        assert peer.tokens == 1 + 3
+        peer.refusals = [ended("TOKEN_EXPIRED")] * 100
         with pytest.raises(UnauthenticatedError):
             await client.get(ID)
     assert caught.value.reason == "TOKEN_EXPIRED"
-    assert peer.tokens == 3
+    assert peer.tokens == 1 + 3 + 3
 
 
 @pytest.mark.parametrize("reason", ["USER_DISABLED", "USER_UNKNOWN", "CERTIFICATE_REVOKED", "CERTIFICATE_INVALID"])

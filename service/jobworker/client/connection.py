@@ -43,6 +43,8 @@ _RENEWABLE = frozenset({"TOKEN_EXPIRED", "TOKEN_MALFORMED", "TOKEN_FOREIGN", "TO
 _CERTIFICATE = frozenset({"CERTIFICATE_INVALID", "CERTIFICATE_REVOKED"})
 # A token that is not taken is refused at once: a call that lasted longer was let in, and its token refused since.
 _LET_IN_SECONDS = 1.0
+# Logins in a row for one call. One is not enough: a password may be changed again while the call is made once more.
+_RENEWALS_MOST = 3
 _LOOK_SECONDS = 1.0  # at most so often for the cause of failures
 
 
@@ -138,7 +140,7 @@ class Connection:
     ) -> _T:
         """The answer of `attempt`, which makes the call once, over the link and with the metadata it is handed.
 
-        While the service is away it is tried again, and once more after a refused token or certificate, if there is
+        While the service is away it is tried again, and a few times after a refused token or certificate, if there is
         another: it must be a call that may be repeated, or `again` (`renewable`) be False.
 
         Raises:
@@ -176,7 +178,7 @@ class Tries:
         self._token = ""
         self._link: Link | None = None
         self._began_at = 0.0
-        self._renewed = False
+        self._renewals = 0  # in a row
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[tuple[Link, Metadata]]:
@@ -191,7 +193,7 @@ class Tries:
 
     def progress(self) -> None:
         """The call was let in: a token that is refused after this was good until now."""
-        self._renewed = False
+        self._renewals = 0
 
     async def mend(self, error: JobworkerError) -> JobworkerError | None:
         """None: another try may go better at once. Else what the call has failed with: `error`, or a failed login."""
@@ -201,13 +203,14 @@ class Tries:
             return error
         if asyncio.get_running_loop().time() - self._began_at > _LET_IN_SECONDS:
             self.progress()
-        if self._renewed:
+        if self._renewals == _RENEWALS_MOST:
             return error
         try:
-            self._renewed = await self._connection.renew(self._token)
+            renewed = await self._connection.renew(self._token)
         except JobworkerError as failed:
             return failed
-        return None if self._renewed else error
+        self._renewals += 1
+        return None if renewed else error
 
 
 def _metadata(token: str) -> Metadata:
