@@ -117,7 +117,12 @@ def _executor_command(
     jobs = settings.jobs
     command = [sys.executable, "-I", "-S", f"/proc/self/fd/{program}", "--fd", str(fd)]
     command += ["--isolate", jobs.isolation, "--work", folders.place("work")]
-    for option, value in (("--path", jobs.path), ("--user", jobs.user), ("--processes", jobs.processes)):
+    for option, value in (
+        ("--path", jobs.path),
+        ("--user", jobs.user),
+        ("--uids", jobs.uids),
+        ("--processes", jobs.processes),
+    ):
         if value is not None:
             command += [option, str(value)]
     for option, paths_of in (("--readable", jobs.readable), ("--writable", jobs.writable)):

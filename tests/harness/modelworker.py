@@ -54,6 +54,9 @@ class ModelWorker:
                 self.ended[job_id] = ENDS[int(job_id.rpartition("/")[2]) % 2]
         self.listener.ended([(job_id, self.ended[job_id]) for job_id in ids if job_id in self.ended])
 
+    def uid_of(self, user: str) -> int | None:
+        return None
+
     def stop(self, ids: list[str], grace_seconds: float | None, *, interrupt: bool = False) -> None:
         for job_id in ids:
             self._note("stopped", job_id)

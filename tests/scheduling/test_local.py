@@ -16,6 +16,7 @@ from jobworker.server.model import JobEnd, JobSpec
 from jobworker.server.scheduling.local import LocalWorker
 from jobworker.server.scheduling.startflags import StartFlagFiles
 from jobworker.server.scheduling.worker import ExecutorSnapshot, Order
+from jobworker.server.store.uids import Uids
 from tests.rpc.conftest import Lines
 
 
@@ -105,7 +106,7 @@ def flags(tmp_path: Path) -> StartFlagFiles:
 
 @pytest.fixture
 async def worker(flags: StartFlagFiles) -> LocalWorker:
-    return LocalWorker(listener=Told(), flags=flags, log=Lines())
+    return LocalWorker(listener=Told(), flags=flags, uids=Uids("unused"), log=Lines())
 
 
 def snapshots(worker: LocalWorker) -> list[ExecutorSnapshot]:
@@ -188,7 +189,7 @@ async def test_of_an_executor_that_is_not_quite_dead_nothing_is_known(
 
 
 async def test_a_server_that_comes_when_both_have_died_knows_what_had_not_begun(flags: StartFlagFiles) -> None:
-    before = LocalWorker(listener=Told(), flags=flags, log=Lines())
+    before = LocalWorker(listener=Told(), flags=flags, uids=Uids("unused"), log=Lines())
     first = await connected(before, "e1")
     before.start([order(index) for index in range(4)])
     message, _ = await first.hear("start")
@@ -196,7 +197,7 @@ async def test_a_server_that_comes_when_both_have_died_knows_what_had_not_begun(
     os.pwrite(first.memory, b"\1", at["batch/2"])
     before.acknowledge(["batch/3"])
     first.close()  # and of the server before nothing is heard any more
-    after = LocalWorker(listener=Told(), flags=flags, log=Lines())
+    after = LocalWorker(listener=Told(), flags=flags, uids=Uids("unused"), log=Lines())
     second = await connected(after, "e2")
     assert snapshots(after)[-1].never_started == dict.fromkeys(("batch/0", "batch/1"), "e1")
     for thing in (second, before, after):
@@ -206,14 +207,14 @@ async def test_a_server_that_comes_when_both_have_died_knows_what_had_not_begun(
 async def test_a_server_that_takes_over_goes_on_with_the_flags_of_the_executor_that_lives(
     flags: StartFlagFiles,
 ) -> None:
-    before = LocalWorker(listener=Told(), flags=flags, log=Lines())
+    before = LocalWorker(listener=Told(), flags=flags, uids=Uids("unused"), log=Lines())
     first = await connected(before, "e1")
     before.start([order(0), order(1)])
     message, _ = await first.hear("start")
     os.pwrite(first.memory, b"\1", message["orders"][1]["flag"])
     os.close(first.memory)
     first.memory = -1
-    after = LocalWorker(listener=Told(), flags=flags, log=Lines())
+    after = LocalWorker(listener=Told(), flags=flags, uids=Uids("unused"), log=Lines())
     again = await connected(after, "e1")
     after.start([order(2)])
     sent, _ = await again.hear("start")

@@ -29,6 +29,7 @@ from jobworker.server.slices import Slices
 from jobworker.server.store.batches import Batches
 from jobworker.server.store.layout import Layout
 from jobworker.server.store.syncer import ThreadSyncer
+from jobworker.server.store.uids import Uids
 from jobworker.server.telemetry.observe import Observer, Observers
 from tests.harness.ledger import GatedDisk, begin_ledger, make_ledger
 from tests.rpc.conftest import Lines
@@ -93,7 +94,9 @@ class Server:
             batches=self.batches, ledger=self.ledger, settings=SETTINGS, clock_ns=time.time_ns, log=log,
             observer=observer, slices=slices,
         )  # fmt: skip
-        self.worker = LocalWorker(listener=self.scheduler, flags=StartFlagFiles(self.layout.data), log=log)
+        self.worker = LocalWorker(
+            listener=self.scheduler, flags=StartFlagFiles(self.layout.data), uids=Uids(self.layout.uids_file), log=log
+        )
         self.acceptor = Acceptor(
             layout=self.layout, batches=self.batches, ledger=self.ledger, syncer=self.syncer,
             limits=LIMITS,

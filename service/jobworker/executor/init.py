@@ -40,7 +40,14 @@ def choose(wishes: Wishes) -> Isolation:
     Raises:
         RefusedError: it allows nothing, and nobody asked for that.
     """
-    user = wishes.setting.user
+    user, uids = wishes.setting.user, wishes.setting.uids
+    if uids is not None and (user is None or (detail := isolation.try_user(user, uids))):
+        why = detail if user is not None else "it is not started by root, or with --allow-root-jobs"
+        raise RefusedError(
+            f"jobs of different users cannot run as user ids {uids}: {why}. It takes root with the capabilities "
+            "CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, KILL, SETGID, SETUID and SYS_PTRACE; or do without: "
+            'jobs.uids = "none", no --uids'
+        )
     if user is not None and (detail := isolation.try_user(user)):
         raise RefusedError(
             f"jobs of root are refused, and this process may not become user {user.uid}: {detail}. Start it as a user "
@@ -66,9 +73,10 @@ def choose(wishes: Wishes) -> Isolation:
 def _check_work(setting: isolation.Setting) -> None:
     """Without a root of their own, jobs must get to their work folders by the machine's."""
     if setting.view.work is not None and setting.user is not None:
-        detail = isolation.try_folder(setting.view.work, setting.user)
+        user = setting.user if setting.uids is None else isolation.User(setting.uids.first, setting.uids.first)
+        detail = isolation.try_folder(setting.view.work, user)
         if detail:
-            raise RefusedError(f"jobs run as user {setting.user.uid}, who cannot use the work folders: {detail}")
+            raise RefusedError(f"jobs run as user {user.uid}, who cannot use the work folders: {detail}")
 
 
 def run(inner: Callable[[Optional[int]], None], *, chosen: Isolation, wishes: Wishes, parent: int) -> int:
@@ -77,7 +85,7 @@ def run(inner: Callable[[Optional[int]], None], *, chosen: Isolation, wishes: Wi
     its start."""
     if chosen.kind == CONTAINER:
         # The container's PID 1 needs no init of ours: with it everything dies.
-        isolation.drop_privileges(wishes.setting.user)
+        isolation.drop_privileges(wishes.setting.user, uids=wishes.setting.uids)
         inner(None)
         return 0
     # Without a pid namespace the orphans of a dead inner process must come here, and not to the machine's PID 1.
@@ -103,7 +111,7 @@ def _become_inner(
             isolation.furnish(setting)
         else:
             libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
-            isolation.drop_privileges(setting.user)
+            isolation.drop_privileges(setting.user, uids=setting.uids)
         if chosen.kind == NAMESPACES:
             # After the credentials changed, which clears it. With PID 1 the kernel kills the whole namespace. Without
             # one the inner process must live to kill its jobs: it sees the end of the lifeline.

@@ -11,7 +11,7 @@ import resource
 from functools import partial
 from typing import Callable, NamedTuple, Optional
 
-from . import libc, rootfs
+from . import identity, libc, rootfs
 
 # Who owns nothing, where no other user is named: nobody, as every distribution has it.
 _NOBODY = 65534
@@ -29,6 +29,7 @@ class Setting(NamedTuple):
 
     view: rootfs.View
     user: Optional[User]  # None: the one that the executor was started as
+    uids: Optional[identity.Uids] = None  # of jobs, each of which then runs as another than `user`
 
 
 def enter(processes: Optional[int] = None) -> None:
@@ -60,24 +61,42 @@ def enter(processes: Optional[int] = None) -> None:
 def furnish(setting: Setting) -> None:
     """As PID 1 of the new pid namespace: the files that jobs see, their user, and no privileges."""
     rootfs.build(setting.view)
-    drop_privileges(setting.user)
+    drop_privileges(setting.user, uids=setting.uids)
 
 
-def drop_privileges(user: Optional[User]) -> None:
-    """For this process and all below it: another user, no capabilities, and no way to gain any by an exec.
+def drop_privileges(user: Optional[User], *, uids: Optional[identity.Uids] = None) -> None:
+    """For this process and all below it: another user, no capabilities, and no way to gain any by an exec. With `uids`
+    this process keeps what it needs to start processes of those, which then have none.
 
     Raises:
-        OSError: it may not become that user.
+        OSError: it may not become that user, or one of `uids`.
     """
     libc.drop_bounding_set()  # first: it takes a capability
     if user is not None:
         os.setgroups([])
+        if uids is not None:
+            libc.prctl(libc.PR_SET_KEEPCAPS, 1)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    if uids is None:
+        libc.drop_capabilities()
+    else:
+        _keep_some(uids)
+    if user is not None:
         # prctl(2): a change of user clears it, and /proc/self is another's then, until `hide_from_jobs` wants that.
         libc.prctl(libc.PR_SET_DUMPABLE, 1)
-    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    libc.drop_capabilities()
+
+
+def _keep_some(uids: identity.Uids) -> None:
+    """The capabilities to run jobs as those users."""
+    libc.prctl(libc.PR_SET_KEEPCAPS, 0)
+    libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
+    libc.set_capabilities(identity.REMOVING, identity.WORKING)
+    trial = identity.Identity(uids)
+    for uid in (uids.first, uids.last):
+        with trial.assumed(uid):
+            pass
 
 
 def find_user(name: Optional[str]) -> User:
@@ -108,9 +127,9 @@ def try_out(setting: Setting) -> str:
     return _in_child(partial(_trial, setting))
 
 
-def try_user(user: User) -> str:
-    """Whether this process may become that user: what fails, in words."""
-    return _in_child(partial(drop_privileges, user))
+def try_user(user: User, uids: Optional[identity.Uids] = None) -> str:
+    """Whether this process may become that user, and start others as `uids`: what fails, in words."""
+    return _in_child(partial(drop_privileges, user, uids=uids))
 
 
 def try_folder(path: str, user: User) -> str:

@@ -30,11 +30,24 @@ PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_SET_KEEPCAPS = 8
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+CAP_CHOWN = 0  # linux/capability.h
+CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+CAP_FOWNER = 3
+CAP_KILL = 5
+CAP_SETGID = 6
+CAP_SETUID = 7
+CAP_SYS_PTRACE = 19
+
 # System calls without a function in every C library. Those from 424 on have one number on every architecture.
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
+# setresuid and setresgid of one thread: the C library's own are of all threads (nptl(7)).
+_SETRESUID = {"x86_64": 117, "aarch64": 147, "riscv64": 147}
+_SETRESGID = {"x86_64": 119, "aarch64": 149, "riscv64": 149}
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 _AT_RECURSIVE = 0x8000  # fcntl.h
@@ -52,6 +65,7 @@ _FALLOC_FL_PUNCH_HOLE = 0x02
 # not hold up the pump; its preparations are shorter than a change of hands.
 _libc = ctypes.CDLL(None, use_errno=True)
 _brief = ctypes.PyDLL(None)
+_brief_errno = ctypes.PyDLL(None, use_errno=True)
 # With offsets of 64 bits everywhere: glibc has a function of its own for it, musl has no other.
 _fallocate = getattr(_libc, "fallocate64", None) or _libc.fallocate
 
@@ -128,6 +142,12 @@ def syscall(number: int, *arguments: object) -> int:
     return result
 
 
+def _brief_syscall(number: int, *arguments: object) -> int:
+    """One that is over before another thread could take the interpreter's lock."""
+    result: int = _brief_errno.syscall(ctypes.c_long(number), *arguments)
+    return result
+
+
 def last_error(deed: str) -> OSError:
     """Of the last call in this thread."""
     number = ctypes.get_errno()
@@ -163,6 +183,30 @@ def drop_capabilities() -> None:
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check("capset", _libc.capset(header, (ctypes.c_uint32 * 6)()))
+
+
+def set_capabilities(permitted: Iterable[int], effective: Iterable[int]) -> None:
+    """capset(2), of the calling thread and those it starts; nothing is inheritable, so that an exec loses them all."""
+    allowed, used = (sum(1 << number for number in numbers) for numbers in (permitted, effective))
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    low = (1 << 32) - 1
+    words = (used & low, allowed & low, 0, used >> 32, allowed >> 32, 0)
+    _check("capset", _libc.capset(header, (ctypes.c_uint32 * 6)(*words)))
+
+
+def set_thread_user(uid: int, gid: int) -> None:
+    """setresgid(2) and setresuid(2), all three ids, of the calling thread alone.
+
+    Raises:
+        OSError: EPERM without CAP_SETUID and CAP_SETGID; EINVAL where the user namespace has no such id.
+    """
+    machine = os.uname().machine
+    if machine not in _SETRESUID:
+        raise OSError(errno.ENOSYS, f"setresuid: its number on {machine} is not known")
+    for deed, number, value in (("setresgid", _SETRESGID[machine], gid), ("setresuid", _SETRESUID[machine], uid)):
+        word = ctypes.c_uint32(value)
+        if _brief_syscall(number, word, word, word) < 0:
+            raise last_error(deed)
 
 
 def signal_descriptor(signals: Iterable[int]) -> int:

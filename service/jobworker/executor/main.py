@@ -14,6 +14,7 @@ from . import (
     bundle,
     clean,
     connector,
+    identity,
     init,
     isolation,
     landlock,
@@ -46,6 +47,7 @@ from .timers import Timers
 TREE = "orphans by session, mark and pipe"
 
 _TMPS = ("/tmp/", "/var/tmp/")  # noqa: S108
+_PRIVATE = 0o077  # umask(2): what a job of one user makes is none of another's business
 _EX_CONFIG = 78  # starting again would not help
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts")
 
@@ -61,6 +63,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     # Before the folder is hidden, which takes that it is there.
     folder = connector.open_folder(options.connect, say=say) if options.connect is not None else -1
     try:
+        if options.uids is not None:
+            options.uids = identity.parse(options.uids)
         wishes = _wishes(options)
         chosen = init.choose(wishes)
     except (init.RefusedError, ValueError, OSError) as error:
@@ -81,10 +85,12 @@ def _wishes(options: argparse.Namespace) -> init.Wishes:
         user = isolation.find_user(options.user)
         if user.uid == 0:
             raise init.RefusedError("jobs of root are refused: name another --user, or use --allow-root-jobs")
+    if options.uids is not None:
+        identity.check_free(options.uids, own=os.geteuid() if user is None else user.uid)
     root = options.work
     batches = None if root is None else f"{root}/{work.BATCHES}"
     if root is not None:
-        work.prepare(root, *(user or (os.geteuid(), os.getegid())))
+        work.prepare(root, *(user or (os.geteuid(), os.getegid())), others=options.uids is not None)
     view = rootfs.View(
         readable=[*rootfs.READABLE, *options.readable],
         writable=options.writable if batches is None else [*options.writable, batches],
@@ -97,7 +103,7 @@ def _wishes(options: argparse.Namespace) -> init.Wishes:
         view = view._replace(tmp=f"{root}/{work.TMP}")
     return init.Wishes(
         isolate=options.isolate == "auto",
-        setting=isolation.Setting(view, user),
+        setting=isolation.Setting(view, user, options.uids),
         processes=options.processes or processes.find_limit(),
     )
 
@@ -127,7 +133,10 @@ def _run(
 ) -> None:
     """The inner process: the pump in this thread, the leader; control in another. `folder`: of the server's socket."""
     sys.setswitchinterval(0.001)
+    identities = identity.Identity(options.uids)
     environment = clean.job_environment(options.path, options.home)
+    if options.uids is not None:
+        os.umask(_PRIVATE)
     if chosen.kind == init.LANDLOCK and options.work is not None:
         environment["TMPDIR"] = f"{options.work}/{work.TMP}"  # the machine's /tmp is not theirs to write
     outbox = Outbox()
@@ -166,6 +175,8 @@ def _run(
     )
     since = time.time_ns()
     details = [chosen.detail]
+    if options.uids is not None:
+        details.append(f"a user id for each user, of {options.uids}")
 
     def info() -> Dict[str, Any]:
         return {
@@ -175,6 +186,7 @@ def _run(
             "since": since,
             "stopping": control.stopping,
             "short": control.room.short,
+            **({} if options.uids is None else {"uids": list(options.uids)}),
         }
 
     control.link.session = Session(
@@ -187,15 +199,17 @@ def _run(
         flags=flags,
         say=say,
     )
-    work_folders = control.work = _work(options.work, wishes, chosen)
+    work_folders = control.work = _work(options.work, wishes, chosen, identities)
     spawner = Spawner(
         environment=environment,
         open_files=clean.job_open_files(),
         times=Times(time.monotonic, time.time_ns),
         flags=flags,
+        identities=identities,
     )
     control.starter = Starter(
         spawner=spawner,
+        uids=options.uids,
         null=os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC),
         started=control.job_started,
         ended=control.job_ended,
@@ -233,7 +247,9 @@ def _run(
     or_die(pump.run)
 
 
-def _work(root: Optional[str], wishes: init.Wishes, chosen: init.Isolation) -> Optional[work.Work]:
+def _work(
+    root: Optional[str], wishes: init.Wishes, chosen: init.Isolation, identities: identity.Identity
+) -> Optional[work.Work]:
     if root is None:
         return None
     tmp = {
@@ -241,7 +257,9 @@ def _work(root: Optional[str], wishes: init.Wishes, chosen: init.Isolation) -> O
         init.CONTAINER: "/tmp",  # noqa: S108
         init.LANDLOCK: f"{root}/{work.TMP}",
     }.get(chosen.kind)
-    return work.Work(root, tmp=tmp, owns_memory=chosen.kind in (init.NAMESPACES, init.CONTAINER), say=say)
+    return work.Work(
+        root, tmp=tmp, owns_memory=chosen.kind in (init.NAMESPACES, init.CONTAINER), identities=identities, say=say
+    )
 
 
 def _restrict(
@@ -278,6 +296,7 @@ def _restrict(
             protected=[*threads, os.getppid()] if strict else threads,
             strict=strict,
             keep_ports=bool(ports) and not can_close,
+            threads_change_user=options.uids is not None,
         )
 
     try:

@@ -12,6 +12,7 @@ class OomScoreAdj:
 
     def __init__(self) -> None:
         self._fd = -1
+        self._own = self._job = b""
         try:
             self._fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
             own = int(os.pread(self._fd, 16, 0))

@@ -45,6 +45,11 @@ def options_of(arguments: Optional[List[str]]) -> argparse.Namespace:
         "--work", metavar="FOLDER", type=_path, help="here each batch has a folder, where its jobs start"
     )
     parser.add_argument("--user", metavar="NAME|UID[:GID]", help="whom root's executor runs jobs as; else nobody")
+    parser.add_argument(
+        "--uids",
+        metavar="FIRST-LAST",
+        help="user ids for jobs, one for each of the service's users; takes root. Else all jobs run as --user",
+    )
     parser.add_argument("--allow-root-jobs", action="store_true", help="run jobs as root, where the executor is root's")
     parser.add_argument(
         "--closed-port", metavar="PORT", type=int, action="append", default=[], help="a TCP port they may not bind"

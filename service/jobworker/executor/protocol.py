@@ -28,7 +28,8 @@ server -> executor
 executor -> server
     hello    v, epoch, session (null: of nobody, or orders did not arrive: send attach), pid, isolation,
              isolation_detail, tree, features, since, stopping, key (of one that came through a path, connector.py),
-             short (as below, or null)
+             short (as below, or null), uids ([first, last]: each order says as which of these user ids it runs; left
+             out where all run as one)
     snapshot waiting: [id], running: [Started], ended: [End], last: bool
     started  jobs: [Started]
     ended    jobs: [End]
@@ -97,6 +98,7 @@ class OrderExtra(TypedDict, total=False):
 
     flag: int  # which byte of the file of `flags` is set when it is about to be started
     log_policy: str  # END_JOB where it is not said
+    uid: int  # whom it runs as, of the `uids` of the executor's hello
 
 
 class Order(OrderExtra):

@@ -33,24 +33,28 @@ _SOL_SOCKET, _SO_REUSEPORT = 1, 15
 # asm/unistd*.h. By audit architecture; the second of a machine is that of its 32-bit programs.
 _NUMBERS: Dict[int, Dict[str, int]] = {
     0xC000003E: {  # x86_64
+        "kill": 62, "rt_sigqueueinfo": 129,
         "prlimit64": 302, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
         "sched_setaffinity": 203, "sched_setattr": 314, "ioprio_set": 251, "migrate_pages": 256, "move_pages": 279,
         "add_key": 248, "request_key": 249, "keyctl": 250, "setsockopt": 54, "tkill": 200, "tgkill": 234,
         "rt_tgsigqueueinfo": 297, "pidfd_open": 434, "io_uring_setup": 425,
     },
     0x40000003: {  # i386
+        "kill": 37, "rt_sigqueueinfo": 178,
         "prlimit64": 340, "setpriority": 97, "sched_setparam": 154, "sched_setscheduler": 156,
         "sched_setaffinity": 241, "sched_setattr": 351, "ioprio_set": 289, "migrate_pages": 294, "move_pages": 317,
         "add_key": 286, "request_key": 287, "keyctl": 288, "setsockopt": 366, "tkill": 238, "tgkill": 270,
         "rt_tgsigqueueinfo": 335, "pidfd_open": 434, "io_uring_setup": 425, "socketcall": 102,
     },
     0xC00000B7: {  # aarch64
+        "kill": 129, "rt_sigqueueinfo": 138,
         "prlimit64": 261, "setpriority": 140, "sched_setparam": 118, "sched_setscheduler": 119,
         "sched_setaffinity": 122, "sched_setattr": 274, "ioprio_set": 30, "migrate_pages": 238, "move_pages": 239,
         "add_key": 217, "request_key": 218, "keyctl": 219, "setsockopt": 208, "tkill": 130, "tgkill": 131,
         "rt_tgsigqueueinfo": 240, "pidfd_open": 434, "io_uring_setup": 425,
     },
     0x40000028: {  # arm
+        "kill": 37, "rt_sigqueueinfo": 178,
         "prlimit64": 369, "setpriority": 97, "sched_setparam": 154, "sched_setscheduler": 156,
         "sched_setaffinity": 241, "sched_setattr": 380, "ioprio_set": 314, "migrate_pages": 400, "move_pages": 344,
         "add_key": 309, "request_key": 310, "keyctl": 311, "setsockopt": 294, "tkill": 238, "tgkill": 268,
@@ -85,10 +89,10 @@ class Rule(NamedTuple):
     error: int = _EPERM
 
 
-def restrict(*, protected: Sequence[int], strict: bool, keep_ports: bool) -> None:
+def restrict(*, protected: Sequence[int], strict: bool, keep_ports: bool, threads_change_user: bool = False) -> None:
     """Filters this thread, and all that it starts. `protected`: the executor's processes and threads, as jobs number
     them. `strict`: jobs see other processes of the service too. `keep_ports`: jobs may not share a port that another
-    process of this user has bound (SO_REUSEPORT, socket(7)).
+    process of this user has bound (SO_REUSEPORT, socket(7)). `threads_change_user`: to that of a job, now and then.
 
     Raises:
         OSError: the kernel has no filters, or this machine's calls are not known here. Nothing is filtered.
@@ -96,7 +100,8 @@ def restrict(*, protected: Sequence[int], strict: bool, keep_ports: bool) -> Non
     machine = os.uname().machine
     if machine not in _MACHINES:
         raise OSError(_ENOSYS, f"no system call filter is known for {machine}")
-    install(assemble(rules(protected=protected, strict=strict, keep_ports=keep_ports), _MACHINES[machine]))
+    found = rules(protected=protected, strict=strict, keep_ports=keep_ports, threads_change_user=threads_change_user)
+    install(assemble(found, _MACHINES[machine]))
 
 
 def install(program: bytes) -> None:
@@ -114,7 +119,7 @@ def install(program: bytes) -> None:
         raise libc.last_error("seccomp")
 
 
-def rules(*, protected: Sequence[int], strict: bool, keep_ports: bool) -> List[Rule]:
+def rules(*, protected: Sequence[int], strict: bool, keep_ports: bool, threads_change_user: bool = False) -> List[Rule]:
     """What is refused; see `restrict`."""
     found: List[Rule] = []
 
@@ -135,8 +140,11 @@ def rules(*, protected: Sequence[int], strict: bool, keep_ports: bool) -> List[R
     found += [Rule("setpriority", (Test(0, _PRIO_USER),)), Rule("ioprio_set", (Test(0, _IOPRIO_WHO_USER),))]
     found += [Rule(call, ()) for call in ("add_key", "request_key", "keyctl")]
     if strict:
-        # Landlock's scope keeps signals from the executor's process, but not from its thread that starts the jobs.
-        for call, argument in (("tkill", 0), ("tgkill", 1), ("rt_tgsigqueueinfo", 1), ("pidfd_open", 0)):
+        # Landlock's scope keeps signals from the executor's process, but not from its thread that starts the jobs. That
+        # one may be their very user for a moment (identity.py), and kill(2) takes a thread's number as well.
+        calls = [("tkill", 0), ("tgkill", 1), ("rt_tgsigqueueinfo", 1), ("pidfd_open", 0)]
+        calls += [("kill", 0), ("rt_sigqueueinfo", 0)] if threads_change_user else []
+        for call, argument in calls:
             found.extend(Rule(call, (Test(argument, pid),)) for pid in protected)
     if keep_ports:
         found.append(Rule("setsockopt", (Test(1, _SOL_SOCKET), Test(2, _SO_REUSEPORT))))

@@ -3,9 +3,11 @@
 import errno
 import os
 import resource
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from functools import partial
+from typing import Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from . import libc, limits, shortage
+from .identity import Identity
 from .oomscore import OomScoreAdj
 from .protocol import OrderLimits
 from .spawners import Spawners
@@ -31,6 +33,7 @@ class Spawn:
 
     __slots__ = (
         "arguments",
+        "assumed",
         "began",
         "candidates",
         "denied",
@@ -54,8 +57,16 @@ class Spawn:
     )
 
     def __init__(
-        self, *, fds: Sequence[int], limits: OrderLimits, times: "Times", flags: StartFlags, flag: Optional[int]
+        self,
+        *,
+        fds: Sequence[int],
+        limits: OrderLimits,
+        times: "Times",
+        flags: StartFlags,
+        flag: Optional[int],
+        assumed: "Callable[[], ContextManager[None]]",
     ) -> None:
+        self.assumed = assumed  # within, the calling thread is whom it runs as
         self.fds = fds
         self.flags = flags
         self.flag = flag
@@ -83,8 +94,9 @@ class Spawn:
         clock, time_ns = self.times
         self.began = clock()
         try:
-            self.flags.set(self.flag)
-            self.pid = self.prepared.run()
+            with self.assumed():
+                self.flags.set(self.flag)
+                self.pid = self.prepared.run()
         except OSError as error:
             self.refusal = error
         self.started_ns, self.started_at = time_ns(), clock()
@@ -103,7 +115,10 @@ class Spawner:
 
     spawners: Spawners
 
-    def __init__(self, *, environment: Dict[str, str], open_files: int, times: Times, flags: StartFlags) -> None:
+    def __init__(
+        self, *, environment: Dict[str, str], open_files: int, times: Times, flags: StartFlags, identities: Identity
+    ) -> None:
+        self._identities = identities
         self._environment = environment
         self._encoded = _words([f"{name}={value}" for name, value in environment.items()])
         own = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -125,10 +140,11 @@ class Spawner:
         fds: Sequence[int],
         order_limits: OrderLimits,
         flag: Optional[int] = None,
+        uid: Optional[int] = None,
     ) -> Spawn:
         """One for the next `run`, which closes what is opened here: it will lead its own session; `fds` become its 0, 1
         and 2. `home`: where it starts when it has no `cwd`; None: the home folder of all jobs. `flag`: the one to set
-        when it is about to be started.
+        when it is about to be started. `uid`: whom it runs as; None: this process's own user.
 
         Raises:
             SpawnError: it cannot be started.
@@ -136,7 +152,14 @@ class Spawner:
         """
         if not argv or not argv[0]:
             raise SpawnError("there is no program to run: the command is empty")
-        spawn = Spawn(fds=fds, limits=order_limits, times=self._times, flags=self._flags, flag=flag)
+        spawn = Spawn(
+            fds=fds,
+            limits=order_limits,
+            times=self._times,
+            flags=self._flags,
+            flag=flag,
+            assumed=partial(self._identities.assumed, uid),
+        )
         spawn.arguments = _words(argv)
         own = self._encoded
         if not self._environment.keys().isdisjoint(env):
@@ -144,13 +167,14 @@ class Spawner:
         spawn.environment = own + _words([f"{name}={value}" for name, value in env.items()])
         spawn.program, spawn.search = argv[0], env.get("PATH", self._environment["PATH"])
         try:
-            if cwd:
-                spawn.folder = _open_cwd(cwd)
-                spawn.owns_folder = True
-            else:
-                spawn.folder = self._open_home(home or self._environment["HOME"])
-            spawn.candidates = _candidates(spawn.program, spawn.search, spawn.folder)
-            self._next_candidate(spawn)
+            with spawn.assumed():
+                if cwd:
+                    spawn.folder = _open_cwd(cwd)
+                    spawn.owns_folder = True
+                else:
+                    spawn.folder = self._open_home(home or self._environment["HOME"])
+                spawn.candidates = _candidates(spawn.program, spawn.search, spawn.folder)
+                self._next_candidate(spawn)
         except BaseException:
             _close(spawn)
             raise
@@ -162,7 +186,9 @@ class Spawner:
         try:
             self._run_prepared([spawn for spawn in spawns if spawn.prepared is not None])
             for spawn in spawns:
-                self._run_to_the_end(spawn)
+                if spawn.limits or spawn.refusal is not None:
+                    with spawn.assumed():
+                        self._run_to_the_end(spawn)
         finally:
             self._oom_score_adj.lower()
             for spawn in spawns:

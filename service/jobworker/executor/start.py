@@ -5,6 +5,7 @@ import os
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from . import protocol, shortage
+from .identity import Uids
 from .job import Job, unstarted
 from .protocol import End, Order, close_all
 from .pump import Budget, Log
@@ -23,6 +24,7 @@ class Starter:
         self,
         *,
         spawner: Spawner,
+        uids: Optional[Uids],
         null: int,
         started: Callable[[Job, Order], None],
         ended: Callable[[End], None],
@@ -32,11 +34,12 @@ class Starter:
         work: Optional[Work],
         peak_kib: Callable[[], int],
     ) -> None:
-        """`null`: /dev/null, opened for reading. `started` takes over a job that runs. `allows`: there are
-        descriptors for it. `postponed` takes an order back, with its descriptors, for which the service is short of
-        something. `work`: the work folders, where there are any. `peak_kib` is the executor's own largest resident
-        set."""
+        """`uids`: whom jobs run as, each as its order says; None: the executor's own user. `null`: /dev/null, opened
+        for reading. `started` takes over a job that runs. `allows`: there are descriptors for it. `postponed` takes an
+        order back, with its descriptors, for which the service is short of something. `work`: the work folders, where
+        there are any. `peak_kib` is the executor's own largest resident set."""
         self._spawner = spawner
+        self._uids = uids
         self._null = null
         self._started = started
         self._ended = ended
@@ -111,9 +114,10 @@ class Starter:
 
     def _spawn(self, order: Order, job: Job, fds: Tuple[int, int, int]) -> Spawn:
         env = {**order["env"], **_mark(job.id)}
+        uid = self._uid(order)
         home = None
         if self._work is not None:
-            home = self._work.folder(job.id.rpartition("/")[0])
+            home = self._work.folder(job.id.rpartition("/")[0], uid)
             env.setdefault("HOME", home)
         return self._spawner.prepare(
             argv=order["argv"],
@@ -123,7 +127,17 @@ class Starter:
             fds=fds,
             order_limits=order["limits"],
             flag=order.get("flag"),
+            uid=uid,
         )
+
+    def _uid(self, order: Order) -> Optional[int]:
+        if self._uids is None:
+            return None
+        uid = order.get("uid")
+        if uid not in self._uids:
+            which = "none" if uid is None else str(uid)
+            raise SpawnError(f"the service gave it no user id of {self._uids} to run as, but {which}")
+        return uid
 
     def _put_back(self, order: Order, job: Job, inputs: List[int], what: str) -> None:
         """It is tried again, and keeps its descriptors."""
@@ -226,6 +240,7 @@ _FIELDS: Dict[str, Tuple[type, ...]] = {
     "limits": (dict,),
     "flag": (int, type(None)),
     "log_policy": (str, type(None)),
+    "uid": (int, type(None)),
 }
 _POLICIES = (None, protocol.END_JOB, protocol.TRUNCATE_TAIL, protocol.TRUNCATE_HEAD)
 

@@ -12,13 +12,14 @@ from collections import deque
 from itertools import count, islice
 from typing import Callable, Container, Deque, Iterable, Iterator, List, Optional, Set
 
-from . import sharedmemory
+from . import identity, libc, sharedmemory
+from .identity import Identity
 from .threads import or_die
 
 # In the folder of all of it, which is not the jobs' to write: theirs are these two.
 BATCHES = "batches"
 TMP = "tmp"  # what is /tmp to jobs in a new root
-_BATCHES_MODE, _TMP_MODE = 0o700, 0o1777
+_BATCHES_MODE, _OTHERS_BATCHES_MODE, _TMP_MODE = 0o700, 0o711, 0o1777
 _TRASH = ".removed"
 _ENTRIES_AT_ONCE = 10_000
 
@@ -26,12 +27,16 @@ _ENTRIES_AT_ONCE = 10_000
 class Work:
     """For the thread that starts jobs."""
 
-    def __init__(self, root: str, *, tmp: Optional[str], owns_memory: bool, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, root: str, *, tmp: Optional[str], owns_memory: bool, identities: Identity, say: Callable[[str], None]
+    ) -> None:
         """`tmp`: the jobs' own folder for temporary files. `owns_memory`: nobody but jobs uses /dev/shm and the System
         V objects that are to be seen here."""
         self._batches = f"{root}/{BATCHES}"
         self._tmp = tmp
         self._owns_memory = owns_memory
+        self._identities = identities
+        self._mode = _BATCHES_MODE if identities.uids is None else _OTHERS_BATCHES_MODE
         self._say = say
         self._made: Set[str] = set()
         self._count = 0
@@ -40,13 +45,15 @@ class Work:
 
     def begin(self) -> None:
         """Forgets what an executor before left, and starts the thread."""
-        for name in _names(self._batches, _BATCHES_MODE):
+        for name in _names(self._batches, self._mode):
             self._discard(self._batches, name)
         self._clear_shared()
         started = threading.Event()
 
         def run() -> None:
             self.thread_id = threading.get_native_id()
+            if self._identities.uids is not None:
+                libc.set_capabilities(identity.REMOVING, identity.REMOVING)  # of this thread
             started.set()
             or_die(self._remove_all)
 
@@ -54,8 +61,8 @@ class Work:
         started.wait()
         self._wake.set()
 
-    def folder(self, batch: str) -> str:
-        """Where a batch's jobs start.
+    def folder(self, batch: str, uid: Optional[int] = None) -> str:
+        """Where a batch's jobs start, which is that user's; None: the executor's own.
 
         Raises:
             OSError: it cannot be made.
@@ -67,6 +74,8 @@ class Work:
                 os.mkdir(path, 0o700)
             except FileExistsError:
                 pass
+            if uid is not None:
+                os.chown(path, uid, uid, follow_symlinks=False)
             self._made.add(batch)
         return path
 
@@ -87,14 +96,14 @@ class Work:
 
     def _see_to_access(self) -> None:
         if not os.access(self._batches, os.W_OK | os.X_OK):
-            _open_again(self._batches, _BATCHES_MODE)
+            _open_again(self._batches, self._mode)
 
     def _clear_shared(self) -> None:
         if self._tmp is not None:
             for name in _names(self._tmp, _TMP_MODE):
                 self._discard(self._tmp, name)
         if self._owns_memory:
-            sharedmemory.clear()
+            sharedmemory.clear(self._identities)
 
     def _discard(self, folder: str, name: str) -> None:
         """Out of sight by one rename, where the folder is ours; the rest is the thread's."""
@@ -109,6 +118,8 @@ class Work:
                     os.unlink(trash)
                 os.mkdir(trash, 0o700)
             self._count += 1
+            if self._identities.uids is not None:
+                _take_over(f"{folder}/{name}")
             os.rename(f"{folder}/{name}", f"{trash}/{os.getpid()}.{self._count}")
         except OSError as error:
             if folder == self._batches:
@@ -129,6 +140,24 @@ class Work:
                     pass
                 except OSError as error:
                     self._say(f"{folder}/{_TRASH}: cannot be emptied: {error.strerror}")
+
+
+def _take_over(path: str) -> None:
+    """A folder of another user's becomes ours: rename(2) into another folder takes leave to write in it."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return
+        raise
+    try:
+        if os.fstat(fd).st_uid != os.geteuid():
+            os.chown(f"/proc/self/fd/{fd}", os.geteuid(), os.getegid())
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
 
 
 def _names(folder: str, mode: int) -> List[str]:
@@ -153,8 +182,8 @@ def _open_again(folder: str, mode: int) -> List[str]:
         return []
 
 
-def prepare(root: str, uid: int, gid: int) -> None:
-    """Makes the folder of it all, and in it those that are the jobs'.
+def prepare(root: str, uid: int, gid: int, *, others: bool = False) -> None:
+    """Makes the folder of it all, and in it those that are the jobs'. `others`: jobs run as other users than that one.
 
     Raises:
         OSError: one cannot be made, or is not a folder.
@@ -162,7 +191,7 @@ def prepare(root: str, uid: int, gid: int) -> None:
     os.makedirs(root, exist_ok=True)
     for path, mode, is_jobs in (
         (root, 0o711, False),
-        (f"{root}/{BATCHES}", _BATCHES_MODE, True),
+        (f"{root}/{BATCHES}", _OTHERS_BATCHES_MODE if others else _BATCHES_MODE, True),
         (f"{root}/{TMP}", _TMP_MODE, True),
     ):
         try:

@@ -46,6 +46,7 @@ from jobworker.server.store.ledger import Ledger
 from jobworker.server.store.recovery import boot_id
 from jobworker.server.store.retention import Retention
 from jobworker.server.store.syncer import ThreadSyncer
+from jobworker.server.store.uids import Uids, UidsError
 from jobworker.server.telemetry import libraries
 from jobworker.server.telemetry.joblines import JobLines
 from jobworker.server.telemetry.log import Log
@@ -101,7 +102,7 @@ def main(
             link = None if listens else inherited(_USUAL_FD if executor_fd is None else executor_fd)
             with asyncio.Runner(loop_factory=Loop) as runner:
                 return runner.run(_serve(config, folders, config_file, link, shared_ports=shared_ports))
-        except (ThreadsError, FolderError, StartError) as e:
+        except (ThreadsError, FolderError, StartError, UidsError) as e:
             raise StartError(folders.shown(str(e))) from e
 
 
@@ -223,7 +224,7 @@ async def _start(  # noqa: PLR0915
     drain = Drain(path=layout.stop_file, work=scheduler, unfinished=batches.unfinished, now=partial(now, boot), log=log)
     parts.callback(drain.close)
     scheduler.resumed = drain.again
-    worker = LocalWorker(listener=scheduler, flags=StartFlagFiles(layout.data), log=log)
+    worker = LocalWorker(listener=scheduler, flags=StartFlagFiles(layout.data), uids=Uids(layout.uids_file), log=log)
     scheduler.use(worker)
     parts.callback(worker.close)
     if link is not None:

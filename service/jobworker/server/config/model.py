@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from jobworker.server.config.roles import Roles
 from jobworker.server.config.values import (
@@ -209,6 +209,13 @@ class Jobs(Section):
     user: Annotated[str | None, OrNone] = Field(
         None,
         description="Whom jobs run as where root runs the service: an account, UID or UID:GID; none: nobody.",
+        json_schema_extra=RESTART,
+    )
+    uids: Annotated[Annotated[str, StringConstraints(pattern=r"^[0-9]+-[0-9]+$")] | None, OrNone] = Field(
+        None,
+        description="FIRST-LAST, user ids of this machine that nobody has: where root runs the service, the jobs of "
+        "each of its users run as one of these, so that they can neither read nor signal those of another; see "
+        "sandbox.md. None: all run as `jobs.user`.",
         json_schema_extra=RESTART,
     )
     processes: Annotated[Count | None, OrNone] = Field(

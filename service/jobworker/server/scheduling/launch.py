@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jobworker.server.core.records import Ordered
-from jobworker.server.model import JobEnd, JobState
+from jobworker.server.model import EndReason, JobEnd, JobState
 from jobworker.server.scheduling.order import CannotOrderError, RunSettings, close_files, make_order
 from jobworker.server.scheduling.worker import Order, Worker
 from jobworker.server.store.active import ActiveBatch
 from jobworker.server.store.disk import Disk
 from jobworker.server.store.ledger import Ledger
+from jobworker.server.store.uids import NoUidError
 from jobworker.server.telemetry.log import Log
 from jobworker.server.telemetry.observe import Observer
 
@@ -85,7 +86,8 @@ class Launcher:
         if hold:
             self._held[batch] = launch
         disk = self._ledger.disk
-        self._ledger.files.do(lambda: _make(launch, settings, disk), lambda made, _: self._made(launch, made))
+        uid_of = None if self._worker is None else self._worker.uid_of
+        self._ledger.files.do(lambda: _make(launch, settings, disk, uid_of), lambda made, _: self._made(launch, made))
 
     def release(self, batch: ActiveBatch) -> None:
         """What is held of a batch may be sent."""
@@ -179,8 +181,8 @@ class Launcher:
         )
 
 
-def _make(launch: _Launch, settings: RunSettings, disk: Disk) -> _Made:
-    """Opens the files; in a thread."""
+def _make(launch: _Launch, settings: RunSettings, disk: Disk, uid_of: Callable[[str], int | None] | None) -> _Made:
+    """Opens the files, and finds out whom the jobs run as; in a thread."""
     made = _Made()
     if launch.batch.content:  # its folder is written later
         try:
@@ -190,9 +192,20 @@ def _make(launch: _Launch, settings: RunSettings, disk: Disk) -> _Made:
         except OSError as e:
             made.short, made.waiting = e, list(launch.jobs)
             return made
+    uid = None
+    try:
+        if uid_of is not None:
+            uid = uid_of(launch.batch.header.user)
+    except NoUidError as e:
+        error = CannotOrderError(str(e), reason=EndReason.SPAWN_FAILED, logs=1)
+        made.refused = [(index, error) for index in launch.jobs]
+        return made
+    except OSError as e:
+        made.short, made.waiting = e, list(launch.jobs)
+        return made
     for position, index in enumerate(launch.jobs):
         try:
-            made.orders.append(make_order(launch.batch, index, settings))
+            made.orders.append(make_order(launch.batch, index, settings, uid=uid))
         except CannotOrderError as e:
             made.refused.append((index, e))
         except OSError as e:

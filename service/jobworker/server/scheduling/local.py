@@ -19,6 +19,7 @@ from jobworker.server.scheduling import translate
 from jobworker.server.scheduling.startflags import StartFlagFiles, StartFlags
 from jobworker.server.scheduling.worker import ExecutorSnapshot, Listener, Order, Short
 from jobworker.server.slices import one_slice
+from jobworker.server.store.uids import Uids
 from jobworker.server.telemetry.log import Log
 
 # Messages taken in one turn of the loop; callers' own work comes between.
@@ -31,13 +32,14 @@ _ACK_SECONDS = 0.02
 class LocalWorker:
     """A Worker. `connect` gives it a socket, and again after the connection ended."""
 
-    def __init__(self, *, listener: Listener, flags: StartFlagFiles, log: Log) -> None:
+    def __init__(self, *, listener: Listener, flags: StartFlagFiles, uids: Uids, log: Log) -> None:
         self.epoch: str | None = None
         self.short: Short | None = None  # what the executor lacks now
         self.epochs = 0  # executors seen, one after another
         self._last_epoch = ""
         self._listener = listener
         self._log = log
+        self._uids = uids
         self._connection: protocol.Connection | None = None
         self._socket: socket.socket | None = None
         self._session = ""
@@ -113,6 +115,13 @@ class LocalWorker:
             for i in range(0, len(ids), _IDS_AT_ONCE):
                 some = ids[i : i + _IDS_AT_ONCE]
                 self._send({"m": "stop", "ids": some, "reason": reason, "grace": grace_seconds})
+
+    def uid_of(self, user: str) -> int | None:
+        hello = self._hello
+        if hello is None or "uids" not in hello:
+            return None
+        first, last = hello["uids"]
+        return self._uids.of(user, first, last)
 
     def acknowledge(self, ids: list[str], *, at_once: bool = False) -> None:
         # Nobody waits for an acknowledgement, and a message for each quick job would wake the executor twice as often.

@@ -36,8 +36,8 @@ class CannotOrderError(Exception):
         self.logs = logs
 
 
-def make_order(batch: ActiveBatch, index: int, settings: RunSettings) -> Order:
-    """Reads the job and opens its files. Blocks; any thread.
+def make_order(batch: ActiveBatch, index: int, settings: RunSettings, *, uid: int | None = None) -> Order:
+    """Reads the job and opens its files. Blocks; any thread. `uid`: whom it runs as, see `Order`.
 
     Raises:
         CannotOrderError: it can never be started; nothing stays open.
@@ -73,6 +73,7 @@ def make_order(batch: ActiveBatch, index: int, settings: RunSettings) -> Order:
         logs=opened,
         stdin=stdin,
         log_policy=spec.log_policy or settings.log_policy,
+        uid=uid,
     )
 
 

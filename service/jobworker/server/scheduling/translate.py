@@ -55,6 +55,8 @@ def order(order: Order, flag: int | None) -> protocol.Order:
         wire["flag"] = flag
     if order.log_policy is not LogPolicy.END:
         wire["log_policy"] = order.log_policy.name.lower()
+    if order.uid is not None:
+        wire["uid"] = order.uid
     return wire
 
 

@@ -26,6 +26,7 @@ class Order:
     logs: list[int]
     stdin: int | None
     log_policy: LogPolicy = LogPolicy.END
+    uid: int | None = None  # whom of the worker's machine it runs as; None: the worker's own user
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,15 @@ class Worker(Protocol):
         ...
 
     def start(self, orders: list[Order]) -> None: ...
+
+    def uid_of(self, user: str) -> int | None:
+        """Whom of the worker's machine a user's jobs run as; None: the worker's own user. Any thread; may block.
+
+        Raises:
+            NoUidError: none is left for this user.
+            OSError: a new one cannot be put down.
+        """
+        ...
 
     def stop(self, ids: list[str], grace_seconds: float | None, *, interrupt: bool = False) -> None:
         """Ends jobs as cancelled, or as interrupted: one that has not started is given back."""

@@ -52,6 +52,7 @@ class Layout:
         self.trash_root = f"{data}/trash"
         self.damaged_root = f"{data}/damaged"
         self.stop_file = f"{data}/stop.json"
+        self.uids_file = f"{data}/uids.json"
         self.recount_file = f"{data}/recount"
         self.parents = threading.Lock()  # held where finished batches' parents are made for one, or removed as empty
 
