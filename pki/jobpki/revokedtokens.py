@@ -44,8 +44,11 @@ def parse_revoked_tokens(content: bytes, path: Path) -> dict[str, datetime]:
         raise PkiError("is not a list of revoked tokens", path=path) from error
 
 
-def add_revoked_tokens(path: Path, token_ids: Iterable[str], *, now: datetime) -> list[str]:
-    """Puts tokens on the list, and forgets those that are over. Returns those that were not on it.
+def add_revoked_tokens(
+    path: Path, token_ids: Iterable[str], *, now: datetime, until: datetime | None = None
+) -> list[str]:
+    """Puts tokens on the list, and forgets those that are over. Returns those that were not on it. `until`: when they
+    end by themselves, where that is known.
 
     Raises:
         PkiError: one is not a token's id, or the list cannot be read.
@@ -58,8 +61,8 @@ def add_revoked_tokens(path: Path, token_ids: Iterable[str], *, now: datetime) -
     added = [token_id for token_id in asked if token_id not in known]
     if added:
         kept = {token_id: until for token_id, until in known.items() if until > now}
-        kept |= dict.fromkeys(added, now + _KEPT)
-        tokens = {token_id: until.isoformat() for token_id, until in kept.items()}
+        kept |= dict.fromkeys(added, until or now + _KEPT)
+        tokens = {token_id: end.isoformat() for token_id, end in kept.items()}
         content = json.dumps({"version": _VERSION, "tokens": tokens}, indent=1)
         publish_file(path, f"{content}\n".encode(), mode=SECRET_MODE)
     return added

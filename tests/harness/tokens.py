@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import serialization
 
 from jobpki import keys
 from jobpki.layout import Layout
+from jobpki.publish import publish_file
+from jobworker.server.credentials import LOGGED_OUT
 
 
 class Tokens:
@@ -43,3 +45,9 @@ class Tokens:
 
 def _base64url(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def take_logouts_back(data: Path) -> None:
+    """In a service's data folder: tokens that were ended work again."""
+    if (data / LOGGED_OUT).exists():
+        publish_file(data / LOGGED_OUT, b'{"version": 1, "tokens": {}}', mode=0o600)

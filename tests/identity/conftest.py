@@ -25,6 +25,7 @@ def start(pki: Pki, problems: list[str]) -> Identity:
     """The front door of a PKI."""
     return Identity(
         pki=pki.root,
+        logged_out=pki.root / "logged-out.json",
         trust_domain="jobworker",
         token_lifetime_seconds=900,
         clock=now,

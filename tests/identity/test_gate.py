@@ -57,6 +57,7 @@ def monotonic() -> Clock:
 def identity(pki: Pki, clock: Clock, monotonic: Clock) -> Iterator[Identity]:
     made = Identity(
         pki=pki.root,
+        logged_out=pki.root / "logged-out.json",
         trust_domain=load_tls(pki.root, now=datetime.now(UTC)).trust_domain,
         token_lifetime_seconds=LIFETIME_SECONDS,
         clock=clock,
@@ -289,6 +290,7 @@ def test_a_file_of_its_own_that_is_no_good_stops_the_start(pki: Pki, name: str, 
     with pytest.raises(PkiError, match=f"{path}: {why}"):
         Identity(
             pki=pki.root,
+            logged_out=pki.root / "logged-out.json",
             trust_domain="jobworker",
             token_lifetime_seconds=60,
             clock=Clock(),

@@ -51,7 +51,10 @@ async def test_a_server_starts_on_it_and_logs_its_users_in(root: Path) -> None:
     layout = Layout(root)
     trust_domain = check_server_bundle(root, now=NOW).trust_domain
     clocks = {"clock": NOW.timestamp, "monotonic": lambda: 0.0}
-    identity = Identity(pki=root, trust_domain=trust_domain, token_lifetime_seconds=60, on_problem=print, **clocks)
+    out = root / "logged-out.json"
+    identity = Identity(
+        pki=root, logged_out=out, trust_domain=trust_domain, token_lifetime_seconds=60, on_problem=print, **clocks
+    )
     try:
         await identity.login(
             certificate_pem=(layout.client("alice") / "tls.crt").read_bytes(),

@@ -232,7 +232,9 @@ os.setgroups([gid]); os.setgid(gid); os.setuid(uid)
 root = Path(sys.argv[1])
 tls = check_server_bundle(root, now=datetime.now(UTC))
 clocks = {"clock": lambda: 0, "monotonic": lambda: 0}
-Identity(pki=root, trust_domain=tls.trust_domain, token_lifetime_seconds=60, on_problem=print, **clocks).close()
+out = root / 'logged-out.json'
+domain = tls.trust_domain
+Identity(pki=root, logged_out=out, trust_domain=domain, token_lifetime_seconds=60, on_problem=print, **clocks).close()
 for fault in examine(Layout(root)):
     print(fault)
 """

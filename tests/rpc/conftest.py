@@ -139,6 +139,7 @@ def make_server(root: Path, pki: Pki, *, port: int = 0) -> Served:
     log = Lines()
     identity = Identity(
         pki=pki.root,
+        logged_out=pki.root / "logged-out.json",
         trust_domain=tls.trust_domain,
         token_lifetime_seconds=3600,
         clock=time.time,

@@ -15,7 +15,7 @@ from jobworker.client.follow import Follower, Notice
 from jobworker.client.query import list_batches, search, wait
 from jobworker.client.submit import Jobs, submit
 from jobworker.client.tokens import FixedToken, Token, TokenSource
-from jobworker.v1.auth_pb2 import WhoAmIRequest, WhoAmIResponse
+from jobworker.v1.auth_pb2 import LogoutRequest, WhoAmIRequest, WhoAmIResponse
 from jobworker.v1.query_pb2 import (
     GetBatchRequest,
     ListBatchesRequest,
@@ -148,6 +148,13 @@ class Client:
         async with aclosing(follower.chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def logout(self) -> None:
+        """Ends the token that is in use, at the service: nobody who has a copy of it can use it any more. A client that
+        has a source of passwords logs in again at its next call."""
+        await self._connection.call(
+            lambda link, pairs: link.auth.Logout(LogoutRequest(), metadata=pairs), renewable=False
+        )
 
     async def whoami(self) -> WhoAmIResponse:
         """Who we are to the service, and what we may do now."""

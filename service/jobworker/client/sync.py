@@ -143,6 +143,10 @@ class Client:
             )
         )
 
+    def logout(self) -> None:
+        """See `connect.Client.logout`."""
+        self._run(self._client.logout())
+
     def whoami(self) -> WhoAmIResponse:
         """See `connect.Client.whoami`."""
         return self._run(self._client.whoami())

@@ -86,6 +86,12 @@ class Context:
 
         return Client(address=self.server, bundle=self._read_bundle())
 
+    def with_token(self, text: str) -> Client:
+        """A client for a call with this token, and no other if it is refused."""
+        from jobworker.client import Client
+
+        return Client(address=self.server, bundle=self._read_bundle(), token=text)
+
     def _read_bundle(self) -> BundleFolder:
         """Says on stderr what of it others may read or change."""
         from jobworker.client import ExposedFileWarning

@@ -80,6 +80,11 @@ class TokenFile:
             os.unlink(temporary)
             raise
 
+    def text(self) -> str | None:
+        """The token that is kept."""
+        kept = self._load()
+        return None if kept is None else kept.token.text
+
     def forget(self) -> bool:
         """Removes the token; whether there was one."""
         try:

@@ -161,6 +161,7 @@ async def _start(  # noqa: PLR0915
     log: Log = service_log.logger
     tls, identity = load(
         folders.path("pki"),
+        data=folders.path("data"),
         token_lifetime_seconds=settings.auth.token_lifetime_seconds,
         on_problem=lambda what: log.error("identity", problem=what),
     )

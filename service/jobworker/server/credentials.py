@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 # A bundle is taken at the second look after it changed, and a call ends at the first: well within 5 seconds.
 _LOOK_SECONDS = 1.0
+LOGGED_OUT = "logged-out.json"  # in the data folder
 
 
 def load(
-    pki: Path, *, token_lifetime_seconds: float, on_problem: Callable[[str], object]
+    pki: Path, *, data: Path, token_lifetime_seconds: float, on_problem: Callable[[str], object]
 ) -> tuple[CurrentTls, Identity]:
-    """The server's bundle, and who tells callers by the files of `<pki>/auth`.
+    """The server's bundle, and who tells callers by the files of `<pki>/auth` and the logouts in the data folder.
 
     Raises:
         StartError: they cannot be used; says what to do.
@@ -42,6 +43,7 @@ def load(
         tls = CurrentTls(pki, clock=lambda: datetime.now(UTC), on_problem=on_problem)
         identity = Identity(
             pki=pki,
+            logged_out=data / LOGGED_OUT,
             trust_domain=tls.material.trust_domain,
             token_lifetime_seconds=token_lifetime_seconds,
             clock=time.time,

@@ -20,6 +20,7 @@ SUBMIT, CANCEL = "submit", "cancel"
 # Of these methods every call is told; of others those that are refused, as `call`.
 _WHAT = {
     "/jobworker.v1.AuthService/Login": "login",
+    "/jobworker.v1.AuthService/Logout": "logout",
     "/jobworker.v1.JobScheduleService/ExecuteJob": SUBMIT,
     "/jobworker.v1.JobScheduleService/ExecuteJobs": SUBMIT,
     "/jobworker.v1.JobScheduleService/CancelBatch": CANCEL,

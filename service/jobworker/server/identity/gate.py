@@ -23,6 +23,7 @@ from jobpki.revokedtokens import read_revoked_tokens
 from jobworker.server.errors import AuthReason, PermissionDeniedError, UnauthenticatedError
 from jobworker.server.identity.certificate import HEALTH, Certificates
 from jobworker.server.identity.current import Current
+from jobworker.server.identity.loggedout import LoggedOut
 from jobworker.server.identity.login import LoggedIn, Login
 from jobworker.server.identity.passwords import PasswordChecker
 from jobworker.server.identity.roles import HEALTH_METHODS, Rights, is_for_everyones, rights_for
@@ -42,6 +43,7 @@ class Identity:
         self,
         *,
         pki: Path,
+        logged_out: Path,
         trust_domain: str,
         token_lifetime_seconds: float,
         clock: Callable[[], float],
@@ -52,6 +54,7 @@ class Identity:
 
         Args:
             pki: the PKI folder.
+            logged_out: the file of the tokens that their users have ended; it is made when the first one is.
             trust_domain: of the users' SPIFFE IDs, as `tls.load_tls` found it in the server's certificate.
             token_lifetime_seconds: how long a token works.
             clock: seconds since 1970: what tokens and certificates go by.
@@ -79,11 +82,13 @@ class Identity:
         self._revoked_tokens = Current(
             tokens, read=partial(read_revoked_tokens, tokens), what="the revoked tokens", on_problem=on_problem
         )
+        self._logged_out = LoggedOut(logged_out, clock=clock, on_problem=on_problem)
         self._files: dict[str, Current[Any]] = {
             "token_keys": self._keys,
             "users": self._users.file,
             "revocations": revoked,
             "revoked_tokens": self._revoked_tokens,
+            "logged_out": self._logged_out.file,
         }
         self._certificates = Certificates(trust_domain=trust_domain, revoked=revoked.get)
         self.trust(read_public(ca))
@@ -174,6 +179,9 @@ class Identity:
         if claims.login != login_stamp(user):
             message = "the password was changed, or the user was disabled, since the login: log in again"
             raise UnauthenticatedError(AuthReason.TOKEN_EXPIRED, message, token_id=claims.token_id)
+        if claims.token_id in self._logged_out.file.get():
+            message = "the token was logged out: log in again"
+            raise UnauthenticatedError(AuthReason.TOKEN_EXPIRED, message, token_id=claims.token_id)
         is_before = user.tokens_from is not None and claims.issued_at < user.tokens_from.timestamp()
         if is_before or claims.token_id in self._revoked_tokens.get():
             message = "the token was revoked: log in again"
@@ -213,6 +221,14 @@ class Identity:
         certificate = self._certificates.read(certificate_pem, now=self._clock())
         self._take_keys()
         return await self._login.login(certificate, username=username, password=password)
+
+    async def logout(self, token_id: str, *, expires_at: float) -> None:
+        """Ends a token for ever, on disk when this returns. `expires_at`: when it ends by itself, seconds since 1970.
+
+        Raises:
+            ExhaustedError, UnavailableError: it cannot be put down now; the token works on.
+        """
+        await self._logged_out.add(token_id, expires_at=expires_at)
 
     def close(self) -> None:
         """Ends the threads that check passwords."""

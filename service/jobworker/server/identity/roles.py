@@ -23,6 +23,7 @@ RIGHTS: Mapping[str, Rights | None] = MappingProxyType(
     {
         "/jobworker.v1.AuthService/Login": None,
         "/jobworker.v1.AuthService/WhoAmI": _NONE,
+        "/jobworker.v1.AuthService/Logout": _NONE,
         "/jobworker.v1.JobScheduleService/ExecuteJob": _SUBMIT,
         "/jobworker.v1.JobScheduleService/ExecuteJobs": _SUBMIT,
         "/jobworker.v1.JobScheduleService/CancelBatch": _CANCEL,

@@ -37,6 +37,8 @@ class Login(Protocol):
 
     def login(self, *, certificate_pem: bytes | None, username: str, password: str) -> Awaitable[Token]: ...
 
+    def logout(self, token_id: str, *, expires_at: float) -> Awaitable[None]: ...
+
 
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     """See auth.proto."""
@@ -58,6 +60,13 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         )
         response.server_time.FromNanoseconds(round(token.given_at_unix * 1e9))
         return response
+
+    async def Logout(self, request: auth_pb2.LogoutRequest, context: Any) -> auth_pb2.LogoutResponse:  # noqa: ARG002, N802
+        """Ends the caller's token."""
+        who = caller()
+        if who.token_id is not None:
+            await self._identity.logout(who.token_id, expires_at=who.token_expires_at or 0)
+        return auth_pb2.LogoutResponse()
 
     async def WhoAmI(self, request: auth_pb2.WhoAmIRequest, context: Any) -> auth_pb2.WhoAmIResponse:  # noqa: ARG002, N802
         """What certificate, token and users file say of the caller."""

@@ -221,7 +221,10 @@ PKI_SUCCESSFUL = _gauge(
     "jobworker_pki_last_reload_successful",
     "",
     "1 when the newest content of a file of the PKI is in force, 0 when it was refused and the one before it stayed.",
-    ("file", "server_certificate (with its key and authorities), users, token_keys, revocations, revoked_tokens"),
+    (
+        "file",
+        "server_certificate (with its key and authorities), users, token_keys, revocations, revoked_tokens, logged_out",
+    ),
 )
 CONFIG_GENERATION = _gauge("jobworker_config_generation", "", "Counts the configurations that were in force.")
 CONFIG_SUCCESSFUL = _gauge(
