@@ -17,7 +17,8 @@ class Right(StrEnum):
     READ_ALL = "read_all"  # everyone's
     CANCEL_ALL = "cancel_all"
     READ_SERVICE = "read_service"  # status, configuration, what would be removed
-    OPERATE_SERVICE = "operate_service"  # stop, start, change the configuration
+    OPERATE_SERVICE = "operate_service"  # stop, start, change the configuration but for `auth`
+    ADMINISTER_USERS = "administer_users"  # with the one above: change what users may do, `auth.*`
 
 
 ROLES: Mapping[str, frozenset[Right]] = MappingProxyType(

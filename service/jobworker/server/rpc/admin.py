@@ -8,9 +8,9 @@ from google.protobuf import struct_pb2
 
 from jobworker.server.config.keys import KEYS, SECTIONS, flat, in_words, nested
 from jobworker.server.config.sources import flatten
-from jobworker.server.errors import invalid
+from jobworker.server.errors import PermissionDeniedError, invalid
 from jobworker.server.rpc import convert
-from jobworker.server.rpc.call import CURRENT
+from jobworker.server.rpc.call import CURRENT, caller
 from jobworker.v1 import admin_pb2, admin_pb2_grpc
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # As long as any job may run (scheduling/validate.py); a later deadline is none.
 _MAX_DEADLINE_SECONDS = 366 * 86400
+
+
+_ADMINISTER_USERS = "administer_users"  # server/rights.py
 
 
 class Config(Protocol):
@@ -100,6 +103,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def UpdateConfig(self, request: admin_pb2.UpdateConfigRequest, context: Any) -> admin_pb2.Config:  # noqa: ARG002, N802
         """Changes it, whole or not at all."""
         values, unset = _change(request)
+        if any(key.startswith("auth.") for key in (*values, *unset)) and _ADMINISTER_USERS not in caller().rights:
+            who = caller()
+            raise PermissionDeniedError(
+                f"to change auth takes the right {_ADMINISTER_USERS}; {who.user} is {who.role}",
+                token_id=who.token_id,
+            )
         self._config.update(values, unset, generation=request.generation)
         return self._message()
 

@@ -112,7 +112,7 @@ JOBS_QUEUED = _gauge(
     "jobworker_jobs_queued",
     "jobs",
     "Jobs that wait to be started, by the role that their user has now.",
-    ("role", "viewer, operator, admin, unknown (another role, or a user who was removed)"),
+    ("role", "viewer, operator, admin, custom (a role of auth.roles), unknown (a user who was removed)"),
 )
 JOBS_OLDEST_QUEUED = _gauge(
     "jobworker_jobs_oldest_queued_seconds",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobworker.server.telemetry.names import Spec
 
 REASONS = ("age", "user", "total")  # why retention removes a batch
-ROLES = ("viewer", "operator", "admin", "unknown")
+ROLES = ("viewer", "operator", "admin", "custom", "unknown")
 _PHASES = ("serving", "draining", "stopped")
 _BATCHES_A_TURN = 2000  # some 500 us; then the loop has its turn
 
@@ -213,8 +213,8 @@ class State:
                 await asyncio.sleep(0)
         by_role: Counter[str] = Counter()
         for user, count in queued.items():
-            role = str(self.role_of(user))
-            by_role[role if role in ROLES else "unknown"] += count
+            role = self.role_of(user)
+            by_role["unknown" if role is None else role if role in ROLES[:3] else "custom"] += count
         self._batches, self._queued, self._oldest_ns = len(batches), by_role, oldest_ns
 
     def collect(self) -> Iterator[Metric]:
