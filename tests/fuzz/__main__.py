@@ -1,4 +1,5 @@
-"""`make fuzz`: each reader in turn and each port of a service, with other bytes each time; what broke one is printed, to be kept as a test."""
+"""`make fuzz`: each reader, and the ports of a service, with other bytes each time; what broke one is printed, to
+be kept as a test."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def _storm(seconds: float, first: int) -> str:
             try:
                 while time.monotonic() < ends_at:
                     port.send(spoiled(chance, port.seeds))
-                assert alice.log(alice.submit("echo whole")) == b"whole\n", port.name  # noqa: S101
+                assert alice.log(alice.submit("echo whole")) == b"whole\n", port.name
             except Exception:
                 return f"{port.name}\n{traceback.format_exc(limit=-12)}\n{service.output()}"
     return ""

@@ -72,7 +72,8 @@ def ports(service: Service, api: Api) -> Iterator[Port]:
     request = b"GET /v1/batches?page_size=2 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n\r\n"
     rest = request % api.token.encode()
     body = b'{"command": "true", "env": {"A": "b"}, "timeout": "3s", "limits": {"openFiles": 100}}'
-    post = b"POST /v1/job/schedule HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\nContent-Type: application/json\r\n"
+    post = b"POST /v1/job/schedule HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    post += b"Authorization: Bearer %b\r\n"
     post = post % api.token.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
     scrape = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n"
     frames = _PREFACE + http2.frame(4, 0, 0) + http2.frame(6, 0, 0, b"12345678") + http2.frame(8, 0, 0, b"\0\0\1\0")

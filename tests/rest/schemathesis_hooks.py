@@ -22,3 +22,12 @@ def map_body(_context: Any, body: Any) -> Any:
         if isinstance(body.get("argv"), list) and body["argv"] and isinstance(body["argv"][0], str):
             body["argv"][0] = "true"
     return body
+
+
+@schemathesis.hook
+def map_case(_context: Any, case: Any) -> Any:
+    """Every other batch is one that is accepted, so that there is something to go on from, by the links."""
+    if case.operation.path == "/v1/job/schedule" and isinstance(case.body, dict) and len(str(case.body)) % 2:
+        case.body = {"command": "true"}
+        case.headers.pop("x-correlation-id", None)
+    return case

@@ -26,6 +26,7 @@ server-sent events where `Accept` asks for `text/event-stream`. The header `grpc
 deadline."""
 # A client names its batch in this header; on other calls it says nothing.
 _NAMES_A_BATCH = ("/jobworker.v1.JobScheduleService/ExecuteJob", "/jobworker.v1.JobScheduleService/ExecuteJobs")
+_BATCH, _JOB = "correlation_id", "job_index"
 _VERBS = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")  # those that a path item may have
 
 
@@ -35,6 +36,7 @@ def document(routes: Routes, *, version: str, needs_token: Callable[[str], bool]
     schemas = Schemas(texts)
     paths: dict[str, dict[str, Any]] = {}
     services: dict[str, dict[str, str]] = {}
+    operations: dict[str, Route] = {}  # by operationId
     for route in routes:
         if route.verb not in _VERBS:
             continue
@@ -45,6 +47,8 @@ def document(routes: Routes, *, version: str, needs_token: Callable[[str], bool]
         if not needs_token(route.method.name):
             operation["security"] = [{"certificate": []}]
         item[route.verb.lower()] = operation
+        operations[operation["operationId"]] = route
+    _link(paths, operations)
     return {
         "openapi": "3.1.0",
         "info": {"title": "jobworker", "version": version, "description": _DESCRIPTION},
@@ -65,6 +69,23 @@ def document(routes: Routes, *, version: str, needs_token: Callable[[str], bool]
             },
         },
     }
+
+
+def _link(paths: Mapping[str, Mapping[str, Any]], routes: Mapping[str, Route]) -> None:
+    """From each answer that names a batch to each operation on one: OpenAPI's Link Objects."""
+    links = {}
+    for name, route in routes.items():
+        variables = route.template.variables
+        if _BATCH in variables:
+            parameters = {f"path.{_BATCH}": "$response.body#/correlationId"}
+            # Every batch has a first job.
+            parameters |= {f"path.{variable}": "0" for variable in variables if variable == _JOB}
+            links[name] = {"operationId": name, "parameters": parameters}
+    for item in paths.values():
+        for operation in item.values():
+            method = routes[operation["operationId"]].method
+            if not method.streams_out and _BATCH in method.descriptor.output_type.fields_by_name:
+                operation["responses"]["200"]["links"] = links
 
 
 def _operation_ids(paths: Mapping[str, Mapping[str, Any]]) -> set[str]:
