@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -103,13 +104,22 @@ def rotate_ca(
     days: Annotated[
         int | None, typer.Option(min=1, max=DAYS_MAX, help="Lifetime of the new authority, of `prepare`.")
     ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait", help="Until running servers can have taken the step before, some seconds after it."
+        ),
+    ] = True,
 ) -> None:
-    """Put another authority in the place of this one, in three steps.
+    """Put another authority in the place of this one, in three steps. Running servers take each within seconds.
 
-    prepare: a new authority is made, and every bundle trusts both. Restart the server, and give out the bundles.
-    switch: the new one signs, and every bundle is issued anew. Restart the server, and give out the bundles.
-    finish: the old one is forgotten; what it has signed is refused. Restart the server.
+    prepare: a new authority is made, and every bundle trusts both. Give out the bundles.
+    switch: the new one signs, and every bundle is issued anew. Give out the bundles.
+    finish: the old one is forgotten; what it has signed is refused.
     """
+    if wait and step is not Step.PREPARE and (seconds := rotation.taken_in_seconds(root, now=time.time())) > 0:
+        sys.stderr.write(f"jobpki: waiting {seconds:.0f} s, until servers have taken the step before\n")
+        time.sleep(seconds)
     if step is Step.PREPARE:
         done = rotation.prepare(root, now=now(), lifetime=None if days is None else timedelta(days=days))
     elif step is Step.SWITCH:

@@ -31,6 +31,7 @@ from jobpki.publish import publish_file, publish_folder
 from jobpki.renewal import Renewal, reissue
 from jobpki.revocation import identifier
 
+_TAKEN_SECONDS = 4.0  # twice as long as it takes
 _OWN, _NEXT, _PREVIOUS = ("ca.key", "ca.crt"), ("next.key", "next.crt"), ("previous.key", "previous.crt")
 
 
@@ -100,6 +101,17 @@ def finish(root: Path, *, now: datetime) -> Renewal:
             )
             record(layout, "authority.finish")
         return _agree(layout, now=now)
+
+
+def taken_in_seconds(root: Path, *, now: float) -> float:
+    """When every running server can have taken the last step, in seconds from now (`now`: since 1970); 0: it has. A
+    client that has the bundle of a step is shut out by a server that has not taken the one before.
+
+    Servers look once a second, and take a bundle that was the same at two looks (the service's documentation).
+    """
+    layout = Layout(root)
+    changed = max((path.stat().st_mtime for path in (layout.ca, layout.server) if path.exists()), default=0.0)
+    return _TAKEN_SECONDS - (now - changed) if 0 <= now - changed < _TAKEN_SECONDS else 0.0
 
 
 def rotate_token_key(root: Path, *, at_once: bool = False) -> str:

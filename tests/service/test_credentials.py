@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -55,7 +57,9 @@ def problems(admin: Api) -> list[str]:
 class Load:
     """Calls in a row over a connection that stays, and over a new one each time; every failure is kept."""
 
-    def __init__(self, service: Service, user: str) -> None:
+    def __init__(self, service: Service, user: str, *, stays: bool = True) -> None:
+        """`stays`: also over a connection that is never made anew."""
+        self._stays = stays
         self.failures: list[object] = []
         self.rounds = 0
         self._service, self._user = service, user
@@ -67,7 +71,8 @@ class Load:
         staying = self._service.api(self._user)
         while not self._over.is_set():
             try:
-                assert staying.wait(staying.submit("true")).state == job_pb2.BATCH_STATE_SUCCEEDED
+                if self._stays:
+                    assert staying.wait(staying.submit("true")).state == job_pb2.BATCH_STATE_SUCCEEDED
                 # What a client reads that begins now; its files are replaced one after the other.
                 fresh = Api(self._service.port, self._service.pki / "clients" / self._user)
                 fresh.token = staying.token
@@ -144,6 +149,18 @@ def test_a_whole_change_of_the_authority_cuts_nobody_who_is_still_valid(service:
     assert with_new.ended_by is None
     assert with_new.log == renewed.log(batch)
     renewed.close()
+
+
+def test_the_steps_in_a_row_shut_out_nobody_who_has_the_newest_bundle(service: Service) -> None:
+    load = Load(service, "bob", stays=False)
+    load.more()
+    for step in ("prepare", "switch", "finish"):
+        command = [str(Path(sys.executable).with_name("jobpki")), "rotate-ca", step, "--dir", str(service.pki)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert ("waiting" in done.stderr) == (step != "prepare")
+    until(lambda: changes(service) == 3, "the server has taken all three")
+    load.more()
+    load.stop()
 
 
 @pytest.mark.parametrize("file", ["tls.crt", "tls.key", "ca.crt"])
