@@ -14,15 +14,37 @@ from jobworker.executor import identity
 from tests.harness.executor import BATCH, Executor, wait_until
 
 RANGE = "200000-200009"
+# Root of a user namespace that has all user ids, and in which no further mount namespace may be made.
+_ENTER = """
+import ctypes, os, sys
+unshared, mapped = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.read(unshared[0], 1)
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{os.getppid()}/{name}", "w") as file:
+            file.write("0 0 300000")
+    os.write(mapped[1], b".")
+    os._exit(0)
+assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
+os.write(unshared[1], b".")
+os.read(mapped[0], 1)
+os.wait()
+with open("/proc/sys/user/max_mnt_namespaces", "w") as file:
+    file.write("0")
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+NO_NAMESPACES = (sys.executable, "-c", _ENTER)
 ALICE, BOB = 200_000, 200_009
 BOBS = "019312d4-5c00-7abc-8def-00000000b0b0"
 
 
-@pytest.fixture(params=["auto", "none"])
+@pytest.fixture(params=["auto", "none", "landlock"])
 def executor(pyz: Path, tmp_path: Path, scratch: Path, request: pytest.FixtureRequest) -> Iterator[Executor]:
-    options = ["--isolate", request.param, "--work", str(scratch / "work"), "--uids", RANGE]
-    with Executor(pyz, tmp_path, *options) as made:
+    landlock = request.param == "landlock"
+    options = ["--isolate", "auto" if landlock else request.param, "--work", str(scratch / "work"), "--uids", RANGE]
+    with Executor(pyz, tmp_path, *options, prefix=NO_NAMESPACES if landlock else ()) as made:
         made.attach()
+        assert made.hello["isolation"] == ("namespaces" if request.param == "auto" else request.param)
         yield made
 
 
@@ -59,7 +81,7 @@ def test_a_job_is_its_user_in_every_way_and_has_no_capability(executor: Executor
 
 
 def test_a_job_reads_nothing_that_another_users_job_has_made(executor: Executor) -> None:
-    made = f"{'/tmp'}/alices-{os.getpid()}"
+    made = said(executor, f"echo ${{TMPDIR:-/tmp}}/alices-{os.getpid()}", uid=ALICE)[0]
     said(executor, f"echo secret > note; pwd; echo secret > {made}", uid=ALICE)
     note = said(executor, "pwd", uid=ALICE)[0] + "/note"
     assert said(executor, f"cat {note} {made}", uid=ALICE) == ["secret", "secret"]
@@ -170,7 +192,8 @@ def test_what_users_leave_in_shared_memory_is_removed(pyz: Path, tmp_path: Path,
         look = "ls /dev/shm; tail -qn +2 /proc/sysvipc/*"
         assert len(said(executor, look, uid=ALICE)) == 2 + 6
         executor.send({"m": "over", "batches": [BATCH, BOBS]})
-        wait_until(lambda: not os.listdir(scratch / "work" / "batches" / ".removed"), "the folders' end")
+        batches = scratch / "work" / "batches"
+        wait_until(lambda: os.listdir(batches) == [".removed"] and not os.listdir(batches / ".removed"), "their end")
         assert said(executor, look, uid=ALICE) == []
 
 
