@@ -38,6 +38,7 @@ class Op:
     at: int = 0
     data: bytes = b""
     synced_by: int | None = None  # number of the op after which it is durable
+    partner: int | None = None  # of a move: what has its old name from then on
 
 
 @dataclass
@@ -229,6 +230,8 @@ def _do(op: Op, what: str, files: dict[int, bytearray], folders: dict[int, dict[
     elif op.kind == "move":
         folders[op.folder].pop(op.name, None)
         folders[op.to_folder][op.to_name] = op.inode
+        if op.partner is not None:
+            folders[op.folder][op.name] = op.partner
     elif op.kind == "cut":
         file = files[op.inode]
         del file[op.at :]
