@@ -23,7 +23,6 @@ from tests.harness.crashdisk import images
 from tests.harness.crashedpki import PkiDisk, with_modes
 from tests.harness.pki import LOW_COST, make_pki
 
-NOW = datetime.now(UTC)
 TOKEN = "T" * 22
 
 
@@ -41,20 +40,20 @@ def _serial(root: Path, user: str) -> int:
 
 
 def _initialise(root: Path) -> None:
-    directory.initialise(root, now=NOW, users={"alice": Role.OPERATOR}, cost=LOW_COST)
+    directory.initialise(root, now=datetime.now(UTC), users={"alice": Role.OPERATOR}, cost=LOW_COST)
 
 
 def _issue(root: Path) -> None:
-    directory.issue(root, "carol", role=Role.VIEWER, now=NOW, cost=LOW_COST)
+    directory.issue(root, "carol", role=Role.VIEWER, now=datetime.now(UTC), cost=LOW_COST)
 
 
 def _prepared(root: Path) -> None:
-    rotation.prepare(root, now=NOW)
+    rotation.prepare(root, now=datetime.now(UTC))
 
 
 def _switched(root: Path) -> None:
     _prepared(root)
-    rotation.switch(root, now=NOW)
+    rotation.switch(root, now=datetime.now(UTC))
 
 
 def _rotate_token_key(root: Path) -> None:
@@ -70,10 +69,11 @@ COMMANDS = {
     "init": Command(_initialise, lambda root: read_users(Layout(root).users)["alice"]),
     "issue": Command(_issue, lambda root: (_serial(root, "carol"), read_users(Layout(root).users)["carol"])),
     "renew": Command(
-        lambda root: renewal.renew_one(root, "alice", now=NOW), lambda root: _serial(root, "alice") != BASE["serial"]
+        lambda root: renewal.renew_one(root, "alice", now=datetime.now(UTC)),
+        lambda root: _serial(root, "alice") != BASE["serial"],
     ),
     "revoke": Command(
-        lambda root: revoking.revoke(root, "alice", reason=REASONS["key-compromise"], now=NOW),
+        lambda root: revoking.revoke(root, "alice", reason=REASONS["key-compromise"], now=datetime.now(UTC)),
         lambda root: Layout(root).crl.read_bytes(),
     ),
     "passwd": Command(
@@ -84,23 +84,26 @@ COMMANDS = {
         lambda root: accounts.disable(root, "alice"), lambda root: read_users(Layout(root).users)["alice"].disabled
     ),
     "remove": Command(
-        lambda root: accounts.remove(root, "alice", now=NOW), lambda root: "alice" not in read_users(Layout(root).users)
+        lambda root: accounts.remove(root, "alice", now=datetime.now(UTC)),
+        lambda root: "alice" not in read_users(Layout(root).users),
     ),
     "logout": Command(
-        lambda root: accounts.log_out(root, "alice", now=NOW),
+        lambda root: accounts.log_out(root, "alice", now=datetime.now(UTC)),
         lambda root: read_users(Layout(root).users)["alice"] != BASE["user"],
     ),
     "revoke-token": Command(
-        lambda root: revoking.revoke_tokens(root, [TOKEN], now=NOW),
+        lambda root: revoking.revoke_tokens(root, [TOKEN], now=datetime.now(UTC)),
         lambda root: TOKEN in read_revoked_tokens(Layout(root).revoked_tokens),
     ),
     "rotate-token-key": Command(_rotate_token_key, _two_keys),
     "rotate-ca prepare": Command(_prepared, lambda root: Layout(root).ca_next.exists()),
     "rotate-ca switch": Command(
-        lambda root: rotation.switch(root, now=NOW), lambda root: Layout(root).ca_previous.exists(), before=_prepared
+        lambda root: rotation.switch(root, now=datetime.now(UTC)),
+        lambda root: Layout(root).ca_previous.exists(),
+        before=_prepared,
     ),
     "rotate-ca finish": Command(
-        lambda root: rotation.finish(root, now=NOW),
+        lambda root: rotation.finish(root, now=datetime.now(UTC)),
         lambda root: not Layout(root).ca_previous.exists(),
         before=_switched,
     ),
@@ -145,7 +148,7 @@ def harm(folder: Path, name: str, *, skip: Callable[[str, str], bool] = lambda _
             else:
                 command.run(image)
             assert command.done(image), "the next run has not finished it"
-            problems = [str(fault) for fault in Verification(image, now=NOW).faults]
+            problems = [str(fault) for fault in Verification(image, now=datetime.now(UTC)).faults]
             if name == "revoke":
                 problems = [problem for problem in problems if "is revoked - run: jobpki issue alice" not in problem]
             assert not problems, problems
